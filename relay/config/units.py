@@ -1,0 +1,59 @@
+"""Durations (`"25s"`, `"5 min"`) and sizes (`"25 MiB"`), read and written."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_DURATION = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_SIZE = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)\Z")
+
+
+def parse_duration(text: object) -> float:
+    """`"25s"` is 25.0 seconds. Units: ms, s, min, h, d. A bare number is refused: of what unit?"""
+    return _parse(text, _DURATION, 'a duration, such as "25s", "5 min" or "1 h"')
+
+
+def parse_size(text: object) -> int:
+    """`"25 MiB"` is 26214400 octets. Units: B, KiB, MiB, GiB, kB, MB, GB."""
+    return int(_parse(text, _SIZE, 'a size, such as "25 MiB" or "500 B"'))
+
+
+def print_duration(seconds: float) -> str:
+    """The duration in its largest whole unit: 300.0 is `"5 min"`."""
+    for unit, worth in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds and seconds % worth == 0:
+            return f"{seconds / worth:.0f} {unit}"
+    return f"{seconds:g}s" if seconds == 0 or seconds >= 1 else f"{seconds * 1000:g}ms"
+
+
+def print_size(octets: int) -> str:
+    """The size in its largest whole unit: 26214400 is `"25 MiB"`."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if octets and octets % _SIZE[unit] == 0:
+            return f"{octets // _SIZE[unit]} {unit}"
+    return f"{octets} B"
+
+
+def _parse(text: object, units: dict[str, float], wanted: str) -> float:
+    found = _QUANTITY.match(text) if isinstance(text, str) else None
+    if found is None or found[2] not in units:
+        raise ValueError(f"write {wanted}")
+    return float(found[1]) * units[found[2]]
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(print_duration),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?(ms|s|min|h|d)$"}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(print_size),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?(B|KiB|MiB|GiB|kB|MB|GB)$"}),
+]

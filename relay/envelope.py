@@ -1,0 +1,63 @@
+"""Who hands over a message, and for whom: the facts of a session and of a transaction."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from relay.address import Address
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+
+
+def new_id(time: float) -> str:
+    """A message or session id: 16 characters of `[0-9a-z]`, sortable by time, not guessable."""
+    number = (int(time * 1000) & ((1 << 45) - 1)) << 35 | secrets.randbits(35)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """version: `TLSv1.3`; cipher: `TLS_AES_256_GCM_SHA384`; bits: of the cipher."""
+
+    version: str
+    cipher: str
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The client of a session, as known when the transaction began.
+
+    listener: the name of the listener it came in by. role: that listener's role.
+    helo:     what it said in EHLO or HELO, at most 255 printable ASCII characters.
+    extended: it said EHLO, not HELO.
+    login:    the name it logged in with, None without.
+    """
+
+    listener: str
+    role: str
+    ip: IPv4Address | IPv6Address
+    port: int
+    helo: str = ""
+    extended: bool = True
+    tls: Tls | None = None
+    login: str | None = None
+
+
+@dataclass(slots=True)
+class Envelope:
+    """One transaction (RFC 5321 §3.3). It grows from MAIL to the final dot, then stays as it is.
+
+    reverse_path: None is `<>`. size: octets declared with SIZE=, 0 when not.
+    eight_bit:    BODY=8BITMIME was given. smtputf8: SMTPUTF8 was given.
+    """
+
+    id: str
+    client: Client
+    reverse_path: Address | None
+    size: int = 0
+    eight_bit: bool = False
+    smtputf8: bool = False
+    recipients: list[Address] = field(default_factory=list)

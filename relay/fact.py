@@ -1,0 +1,25 @@
+"""A fact: one thing that happened to one message, session or part of the relay.
+
+The log line, the metric and (later) the journal row are the same `Fact`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """`event` is `stage.what` (`forward.delivered`); `id` the message's or session's id, or "".
+
+    `values` are JSON-able scalars or lists of them: addresses as text, seconds as float,
+    never a secret, a password or a message body.
+    """
+
+    event: str
+    id: str = ""
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+Record = Callable[[Fact], None]
