@@ -22,7 +22,7 @@ MAX_LOCAL_PART = 64  # RFC 5321 §4.5.3.1.1, octets
 MAX_DOMAIN = 255  # RFC 5321 §4.5.3.1.2, octets
 MAX_PATH = 256  # RFC 5321 §4.5.3.1.3, octets, with the angle brackets
 
-_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
+_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _DOT_STRING = re.compile(rf"[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*\Z")
 _QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"\Z')
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")

@@ -1,10 +1,10 @@
 """The exceptions, for what must stop the caller. Failing mail is data, never an exception.
 
-    RelayError
-    ├── ConfigError          the configuration cannot be used; names file and key
-    ├── MalformedAddress     bytes that RFC 5321 §4.1.2 (or RFC 5322 §3.4) does not call an address
-    ├── MalformedMessage     bytes that cannot be called a message, or exceed a limit on headers
-    └── CannotSign           a From domain of ours has no usable key
+RelayError
+├── ConfigError          the configuration cannot be used; names file and key
+├── MalformedAddress     bytes that RFC 5321 §4.1.2 (or RFC 5322 §3.4) does not call an address
+├── MalformedMessage     bytes that cannot be called a message, or exceed a limit on headers
+└── CannotSign           a From domain of ours has no usable key
 """
 
 from __future__ import annotations

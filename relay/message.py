@@ -53,7 +53,7 @@ class Message:
         The body is a view on `content`. Raises MalformedMessage.
         """
         view = memoryview(content)
-        if view[:1] in (b" ", b"\t"):
+        if bytes(view[:1]) in (b" ", b"\t"):
             raise MalformedMessage("the message begins with white space")
         fields, at = [], 0
         while found := _FIELD.match(view, at):
@@ -61,7 +61,7 @@ class Message:
             at = found.end()
             if at > MAX_HEADER or len(fields) > MAX_FIELDS:
                 raise MalformedMessage(f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER} octets")
-        if view[at : at + 2] == b"\r\n":
+        if bytes(view[at : at + 2]) == b"\r\n":
             return cls(tuple(fields), b"\r\n", view[at + 2 :])
         if fields and at < len(view):
             raise MalformedMessage("a line of the header is not a header field")

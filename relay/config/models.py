@@ -154,15 +154,14 @@ class Delay(Table):
     error: Duration = Field(1.0, description="how long the answer to a faulty command is held back ...")
     error_after: int = Field(3, ge=0, description="... once a session has made this many errors")
     skip: tuple[Network, ...] = Field(LOOPBACK, description="networks that no delay of this table applies to")
-    max_sleeping: int = Field(
-        500, ge=0, description="sessions held back at once; above this every delay is 0"
-    )
+    max_sleeping: int = Field(500, ge=0, description="sessions held back at once; above this every delay is 0")
 
 
 class Timeout(Table):
     client_patience: Duration = Field(
-        300.0, description="how long a client waits behind its final dot; until our own final dot is sent,\n"
-        "every wait towards the next hop ends within it"
+        300.0,
+        description="how long a client waits behind its final dot; until our own final dot is sent,\n"
+        "every wait towards the next hop ends within it",
     )
     # towards clients
     command: Duration = Field(300.0, description="between two commands (RFC 5321 §4.5.3.2.7)")
@@ -220,7 +219,7 @@ class Web(Table):
 
 class Config(Table):
     hostname: str = Field(
-        description="our name (an FQDN): banner, EHLO, Received, authserv-id, Message-ID; `localhost` will do on loopback"
+        description="our name, an FQDN: banner, EHLO, Received, authserv-id, Message-ID; on loopback `localhost` will do"
     )
     data: Path = Field(Path("data"), description="folder for all that is kept; RELAY_DATA")
     postmaster: str | None = Field(None, description="the address behind `RCPT TO:<Postmaster>`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -38,7 +39,7 @@ def print_size(octets: int) -> str:
     return f"{octets} B"
 
 
-def _parse(text: object, units: dict[str, float], wanted: str) -> float:
+def _parse(text: object, units: Mapping[str, float], wanted: str) -> float:
     found = _QUANTITY.match(text) if isinstance(text, str) else None
     if found is None or found[2] not in units:
         raise ValueError(f"write {wanted}")
