@@ -1,7 +1,7 @@
 """The exceptions, for what must stop the caller. Failing mail is data, never an exception.
 
 RelayError
-├── ConfigError          the configuration cannot be used; names file and key
+├── ConfigError          the configuration cannot be used; every problem with file and key
 ├── MalformedAddress     bytes that RFC 5321 §4.1.2 (or RFC 5322 §3.4) does not call an address
 ├── MalformedMessage     bytes that cannot be called a message, or exceed a limit on headers
 └── CannotSign           a From domain of ours has no usable key
@@ -9,29 +9,40 @@ RelayError
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class RelayError(Exception):
     """Everything that relay raises on purpose."""
 
 
-class ConfigError(RelayError):
-    """The configuration cannot be used.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration.
 
-    source:  the file (or "environment", "command line") the value came from.
-    key:     dotted key, `listener.submission.port`; "" when it is the file as a whole.
-    problem: one sentence for the operator.
+    source: the file, or "environment" or "command line", that the value came from.
+    key:    dotted key, `listener.submission.port`; "" when it is the source as a whole.
+    text:   one sentence for the operator, with the way out where there is one.
     """
 
-    def __init__(self, source: str, key: str, problem: str) -> None:
-        self.source, self.key, self.problem = source, key, problem
-        super().__init__(": ".join(part for part in (source, key, problem) if part))
+    source: str
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.source, self.key, self.text) if part)
+
+
+class ConfigError(RelayError):
+    """The configuration cannot be used; `problems` are all that were found, one line each."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
 
 
 class MalformedAddress(RelayError):
-    """Not an address; `str()` says why, in words fit for the peer (never its bytes).
-
-    enhanced: the RFC 3463 subject.detail of the fault: "1.3" recipient, "1.7" sender syntax.
-    """
+    """Not an address; `str()` says why, in words fit for the peer (never its bytes)."""
 
 
 class MalformedMessage(RelayError):

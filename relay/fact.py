@@ -20,6 +20,7 @@ class Fact:
     event: str
     id: str = ""
     values: Mapping[str, object] = field(default_factory=dict)
+    level: str = "info"  # debug, info, warning, error
 
 
 Record = Callable[[Fact], None]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from relay.address import Address
+from relay.envelope import Envelope
+from relay.message import Message
 from relay.reply import Reply
 
 
@@ -29,3 +33,17 @@ class Outcome:
     hop: str
     host: str = ""
     cause: str = ""
+
+
+class NextHop(Protocol):
+    """Where mail goes: an SMTP server (`forward/deliver.py`) or our own store (`inbox/store.py`)."""
+
+    async def deliver(
+        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+    ) -> tuple[Outcome, ...]:
+        """One attempt, one Outcome a recipient, in their order. Never raises but for cancellation.
+
+        until: on the monotonic clock; every wait before our final dot ends by then.
+        """
+
+    async def close(self) -> None: ...

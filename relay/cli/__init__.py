@@ -1,0 +1,1 @@
+"""One file a verb; `relay VERB` imports only its own."""

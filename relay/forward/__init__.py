@@ -1,0 +1,1 @@
+"""Towards the next hop: routes, open connections, transactions, outcomes."""

@@ -1,0 +1,1 @@
+"""What our domains must say in DNS."""

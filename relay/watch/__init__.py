@@ -1,0 +1,1 @@
+"""Telling us: logs, metrics, health."""
