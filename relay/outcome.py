@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
 from relay.address import Address
 from relay.envelope import Envelope
 from relay.message import Message
-from relay.reply import Reply
+from relay.reply import DISAGREE, Reply
 
 
 class Result(StrEnum):
@@ -47,3 +47,22 @@ class NextHop(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+def disagree(outcomes: Sequence[Outcome]) -> bool:
+    """The recipients got answers that one reply cannot tell, so that nothing was sent."""
+    return len({outcome.result for outcome in outcomes}) > 1 or any(outcome.reply == DISAGREE for outcome in outcomes)
+
+
+def one_reply(message_id: str, outcomes: Sequence[Outcome]) -> Reply:
+    """The one answer a client gets at its final dot, for all its recipients.
+
+    Where they agree it is the first one's own reply, a 250 with our message id behind it; where they
+    do not it is 451, and `forward/remembered.py` tells each at the retry.
+    """
+    first = outcomes[0].reply
+    if disagree(outcomes):
+        return DISAGREE
+    if first.is_positive and message_id not in first.text:
+        return replace(first, text=f"{first.text} [{message_id}]".lstrip())
+    return first

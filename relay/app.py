@@ -1,0 +1,116 @@
+"""Builds every part from the configuration, starts them, and ends them in the right order.
+
+Order of ending: the listeners stop taking connections and let what is in flight finish, then the
+next hops close their kept connections, then the inbox closes, and the health page goes last, so
+that `/readyz` says 503 for as long as the relay drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from relay import __version__
+from relay.accept.listener import Listeners
+from relay.accept.login import Logins
+from relay.clock import SystemClock
+from relay.config.models import Config, HopKind, Role
+from relay.edit.sign import Signer
+from relay.fact import Fact
+from relay.forward.deliver import SmtpHop
+from relay.inbox.store import Inbox
+from relay.outcome import NextHop
+from relay.pipeline import Pipeline
+from relay.publish.keys import make_missing_keys
+from relay.watch import logs
+from relay.watch.metrics import Metrics
+from relay.watch.web import Web
+
+
+class App:
+    """The relay as a whole: `start`, then `stop`. `addresses` names where each listener really listens."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._metrics = Metrics()
+        self._ready = False
+        clock = SystemClock()
+        for fact in make_missing_keys(config.domain, clock):
+            self.record(fact)
+        self._inbox = self._make_inbox(clock)
+        self._hops: dict[str, NextHop] = {}
+        for name, hop in config.hop.items():
+            if hop.kind is HopKind.SMTP:
+                self._hops[name] = SmtpHop(name, hop, config.timeout, config.hostname, clock, self.record)
+            elif self._inbox is not None:
+                self._hops[name] = self._inbox
+        logins = Logins.read(config.login, clock) if config.login.file else None
+        pipeline = Pipeline(
+            config,
+            self._hops,
+            self._inbox,
+            Signer(config.domain, clock, self.record),
+            logins.senders if logins else None,
+            clock,
+            self.record,
+        )
+        self._listeners = Listeners(config, pipeline, logins, clock, self.record)
+        self._web = Web(self._metrics.expose, lambda: {"listeners": self._ready}, config.hostname)
+
+    def record(self, fact: Fact) -> None:
+        """Where every fact goes."""
+        self._metrics.record(fact)
+        logs.log(fact)
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        return self._listeners.addresses
+
+    async def start(self) -> None:
+        """Open the inbox, bind every port. Raises ConfigError, with nothing left open."""
+        try:
+            if self._inbox is not None:
+                await self._inbox.open()
+            web_port = await self._web.start(self._config.web.host, self._config.web.port)
+            await self._listeners.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._ready = True
+        values: dict[str, object] = {"version": __version__, "web": f"{self._config.web.host}:{web_port}"}
+        for name, (host, port) in self.addresses.items():
+            values[name] = f"{host}:{port}"
+        self.record(Fact("app.started", "", values))
+        for name, listener in self._config.listener.items():
+            if listener.role is Role.GATEWAY:
+                # This role will check SPF, DKIM, DMARC and ARC; it does not yet, and says so.
+                self.record(Fact("app.unchecked", "", {"listener": name, "missing": "spf dkim dmarc arc"}, "warning"))
+
+    async def stop(self) -> None:
+        if self._ready:
+            self.record(Fact("app.stopping"))
+        self._ready = False
+        await self._listeners.drain(self._config.timeout.drain)
+        await asyncio.gather(*(hop.close() for hop in self._hops.values() if hop is not self._inbox))
+        if self._inbox is not None:
+            await self._inbox.close()
+        await self._web.stop()
+        self.record(Fact("app.stopped"))
+
+    def _make_inbox(self, clock: SystemClock) -> Inbox | None:
+        """One store for `capture` and for all hops of kind inbox; none if neither is configured."""
+        names = [name for name, hop in self._config.hop.items() if hop.kind is HopKind.INBOX]
+        if not names and all(listener.role is not Role.CAPTURE for listener in self._config.listener.values()):
+            return None
+        path = Path(self._config.data) / "inbox.db"
+        return Inbox(path, names[0] if names else "inbox", self._config.inbox.keep, clock, self.record)
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set."""
+    app = App(config)
+    await app.start()
+    try:
+        await stop.wait()
+    finally:
+        await app.stop()
