@@ -1,0 +1,168 @@
+"""Real clients that send one mail: Python's smtplib, swaks, curl and msmtp behind one call.
+
+Each gets the same mail and the same way to the server, and reports whether its mail was taken
+and what it saw on the wire. What a client cannot do is listed in CANNOT, so that no row pretends.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import smtplib
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tests.support.certificates import Certificates
+from tests.support.mail import Mail
+from tests.support.peers import require
+
+HELO = "client.example"
+PATIENCE = 60  # seconds for a whole mail, 10 MB too
+
+
+class Transport(StrEnum):
+    PLAIN = "plain"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+class Auth(StrEnum):
+    NONE = "none"
+    PLAIN = "PLAIN"
+    LOGIN = "LOGIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to reach a server on loopback. login: name and password."""
+
+    port: int
+    certificates: Certificates
+    transport: Transport = Transport.PLAIN
+    auth: Auth = Auth.NONE
+    login: tuple[str, str] = ("", "")
+    pipelining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """accepted: the client thinks so. refusal: the last 4xx or 5xx it saw, "" for none. transcript: for people."""
+
+    accepted: bool
+    refusal: str
+    transcript: str
+
+
+def send_smtplib(way: Way, mail: Mail, folder: Path) -> Sent:
+    context = way.certificates.client_context()
+    error, transcript = "", io.StringIO()
+    with redirect_stderr(transcript):
+        try:
+            if way.transport is Transport.IMPLICIT:
+                client = smtplib.SMTP_SSL("localhost", way.port, HELO, timeout=PATIENCE, context=context)
+            else:
+                client = smtplib.SMTP("localhost", way.port, HELO, timeout=PATIENCE)
+            with client:
+                if len(mail.content) < 100_000:
+                    client.set_debuglevel(1)
+                if way.transport is Transport.STARTTLS:
+                    client.starttls(context=context)
+                client.ehlo()
+                if way.auth is not Auth.NONE:
+                    client.user, client.password = way.login
+                    mechanism = client.auth_plain if way.auth is Auth.PLAIN else client.auth_login
+                    client.auth(way.auth, mechanism)
+                options = []  # smtplib adds SIZE itself
+                if mail.eight_bit and client.has_extn("8bitmime"):
+                    options.append("BODY=8BITMIME")
+                if mail.utf8:
+                    options.append("SMTPUTF8")
+                client.sendmail(mail.sender, [mail.recipient], mail.content, options)
+        except smtplib.SMTPRecipientsRefused as refused:
+            code, text = next(iter(refused.recipients.values()))
+            error = f"{code} {text.decode(errors='replace')}"
+        except smtplib.SMTPResponseException as refused:
+            text = refused.smtp_error
+            error = f"{refused.smtp_code} {text if isinstance(text, str) else text.decode(errors='replace')}"
+        except (smtplib.SMTPException, OSError) as trouble:
+            error = repr(trouble)
+    return Sent(not error, error if error[:1] in "45" else "", transcript.getvalue() + error)
+
+
+def send_swaks(way: Way, mail: Mail, folder: Path) -> Sent:
+    # swaks ends the data with a CRLF of its own, even behind another one.
+    path = _write(folder, mail.content.removesuffix(b"\r\n"))
+    command = ["--server", "localhost", "--port", str(way.port), "--helo", HELO]
+    command += ["--from", mail.sender, "--to", mail.recipient, "--data", f"@{path}", "--suppress-data"]
+    command += ["--timeout", str(PATIENCE)]
+    if way.transport is not Transport.PLAIN:
+        command.append("--tls" if way.transport is Transport.STARTTLS else "--tls-on-connect")
+        command += ["--tls-verify", "--tls-ca-path", str(way.certificates.ca)]
+    if way.auth is not Auth.NONE:
+        command += ["--auth", way.auth, "--auth-user", way.login[0]]
+        command += ["--auth-password", way.login[1]]
+    if way.pipelining:
+        command.append("--pipeline")
+    return _run([require("swaks", "swaks"), *command], rb"^<[~ *-]*[ *] +([45]\d\d[ -].*)$")
+
+
+def send_curl(way: Way, mail: Mail, folder: Path) -> Sent:
+    scheme = "smtps" if way.transport is Transport.IMPLICIT else "smtp"
+    options = [f'url = "{scheme}://localhost:{way.port}/{HELO}"', f'mail-from = "{mail.sender}"']
+    options += [f'mail-rcpt = "{mail.recipient}"', f'upload-file = "{_write(folder, mail.content)}"']
+    if way.transport is Transport.STARTTLS:
+        options.append("ssl-reqd")
+    if way.transport is not Transport.PLAIN:
+        options.append(f'cacert = "{way.certificates.ca}"')
+    if way.auth is not Auth.NONE:
+        options += [f'user = "{way.login[0]}:{way.login[1]}"', f'login-options = "AUTH={way.auth}"']
+    command = [require("curl", "curl"), "-q", "-sv", "--max-time", str(PATIENCE), "-K", "-"]
+    return _run(command, rb"^< ([45]\d\d[ -].*)$", stdin="\n".join(options).encode())
+
+
+def send_msmtp(way: Way, mail: Mail, folder: Path) -> Sent:
+    setting = [f"host localhost\nport {way.port}\ndomain {HELO}\nfrom {mail.sender}\ntimeout {PATIENCE}"]
+    if way.transport is not Transport.PLAIN:
+        setting.append(f"tls on\ntls_trust_file {way.certificates.ca}")
+        setting.append(f"tls_starttls {'on' if way.transport is Transport.STARTTLS else 'off'}")
+    if way.auth is not Auth.NONE:
+        setting.append(f"auth {way.auth.lower()}\nuser {way.login[0]}\npassword {way.login[1]}")
+    rc = folder / f"{mail.token}.msmtprc"
+    rc.touch(mode=0o600)
+    rc.write_text("account default\n" + "\n".join(setting) + "\n")
+    command = [require("msmtp", "msmtp"), "-C", str(rc), "--debug", mail.recipient]
+    return _run(command, rb"^<-- ([45]\d\d[ -].*)$", stdin=mail.content)
+
+
+SEND: dict[str, Callable[[Way, Mail, Path], Sent]] = {
+    "smtplib": send_smtplib,
+    "swaks": send_swaks,
+    "curl": send_curl,
+    "msmtp": send_msmtp,
+}
+
+# What no row is made for, and why.
+CANNOT = {
+    ("smtplib", "pipelining"): "waits for each reply",
+    ("curl", "pipelining"): "waits for each reply",
+    ("msmtp", "stepwise"): "pipelines wherever it is offered, and has no switch",
+    ("swaks", "utf8"): "never sends SMTPUTF8",
+    ("msmtp", "utf8"): "never sends SMTPUTF8",
+}
+
+
+def _write(folder: Path, content: bytes) -> Path:
+    path = folder / "mail.eml"
+    path.write_bytes(content)
+    return path
+
+
+def _run(command: Sequence[str], refusal: bytes, stdin: bytes = b"") -> Sent:
+    done = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE + 10)
+    refusals = re.findall(refusal, done.stdout, re.MULTILINE)
+    last = refusals[-1].decode(errors="replace").strip() if refusals else ""
+    return Sent(done.returncode == 0, last, f"exit {done.returncode}\n" + done.stdout[-8000:].decode(errors="replace"))
