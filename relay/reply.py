@@ -134,6 +134,7 @@ NO_ROUTE = Reply(550, "4.4", "no route to this recipient")
 
 TOO_BIG = Reply(552, "3.4", "the message is larger than this relay takes")
 OUT_OF_MEMORY = Reply(452, "3.1", "the relay is full at the moment, try again later")
+DISK_FULL = Reply(452, "3.1", "no room to keep the message, try again later")
 TOO_MANY_HOPS = Reply(554, "4.6", "too many hops, this message goes in circles")
 BARE_NEWLINE = Reply(550, "6.0", "bare CR or bare LF in the message")
 NUL_OCTET = Reply(550, "6.0", "NUL in the message")

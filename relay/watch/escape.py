@@ -1,0 +1,28 @@
+"""Foreign text made fit for one line of a log or a terminal.
+
+What is not printable (controls, line and paragraph separators, bidi controls, zero-width characters,
+lone surrogates) is written as JSON writes it, `\\u202e`: it can end no line, hide nothing and steer no terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+_write = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_PLAIN = re.compile(r"[A-Za-z0-9_.@:/<>+,;()\[\]{}*!?#$%&'|~^-]+\Z")
+
+
+def escape(text: str) -> str:
+    """`text` with everything unprintable as `\\uXXXX` (beyond U+FFFF as two of them)."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else _code(char) for char in text)
+
+
+def quote(value: object) -> str:
+    """A plain ASCII word as it is, everything else as JSON without unprintable characters."""
+    return value if isinstance(value, str) and _PLAIN.match(value) else escape(_write(value))
+
+
+def _code(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))

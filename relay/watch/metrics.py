@@ -1,0 +1,123 @@
+"""What is counted: each fact into Prometheus metrics.
+
+Labels are bounded: names from the configuration and words of our own, never an address, an IP or a
+domain that a stranger could choose.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+
+from relay import __version__
+from relay.fact import Fact
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SIZES = (1_000, 10_000, 100_000, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000)
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+_DELIVERIES = {
+    "forward.delivered": "delivered",
+    "forward.deferred": "deferred",
+    "forward.refused": "refused",
+    "forward.ambiguous": "ambiguous",
+    "inbox.stored": "delivered",
+    "inbox.trouble": "deferred",
+}
+
+Values = Mapping[str, object]
+
+
+class Metrics:
+    """`record` counts a fact; `expose` is the page that Prometheus reads."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("relay_build", "what is running", registry=registry).info(
+            {"version": __version__, "python": platform.python_version()}
+        )
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"relay_{name}_total", text, labels, registry=registry)
+
+        self._connections = counter("connections", "client connections taken", "listener")
+        self._connected = Gauge("relay_connections_open", "client connections open", ["listener"], registry=registry)
+        self._refused = counter("connections_refused", "client connections turned away", "listener")
+        self._rejected = counter("rejections", "replies 4xx and 5xx to clients before the pipeline", "stage", "result")
+        self._messages = counter("messages", "messages answered after the final dot", "listener", "result")
+        self._sizes = Histogram(
+            "relay_message_size_bytes", "messages received", ["listener"], buckets=_SIZES, registry=registry
+        )
+        self._answers = Histogram(
+            "relay_answer_duration_seconds",
+            "from a message's final dot to our reply",
+            ["listener"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._deliveries = counter("delivery", "delivery attempts", "hop", "result")
+        self._durations = Histogram(
+            "relay_delivery_duration_seconds", "delivery attempts", ["hop"], buckets=_SECONDS, registry=registry
+        )
+        self._signed = counter("dkim_signed", "messages signed", "domain")
+        self._unsigned = counter("dkim_unsigned", "messages of our domains let out without a signature", "domain")
+        self._logins = counter("login", "logins", "result")
+        self._tls = counter("tls_connections", "TLS handshakes", "side", "version")
+        self._trouble = counter("trouble", "internal trouble, see the log", "stage")
+        self._counts: dict[str, Callable[[Values], None]] = {
+            "accept.connected": self._count_connected,
+            "accept.closed": lambda values: self._connected.labels(_word(values, "listener")).dec(),
+            "accept.refused": lambda values: self._refused.labels(_word(values, "listener")).inc(),
+            "accept.rejected": lambda values: self._rejected.labels(_word(values, "stage"), _result(values)).inc(),
+            "accept.tls": lambda values: self._tls.labels("client", _word(values, "version")).inc(),
+            "accept.login": lambda values: self._logins.labels(_word(values, "result")).inc(),
+            "accept.received": self._count_received,
+            "pipeline.answered": self._count_answered,
+            "edit.signed": lambda values: self._signed.labels(_word(values, "domain")).inc(),
+            "edit.unsigned": lambda values: self._unsigned.labels(_word(values, "domain")).inc(),
+            "forward.tls": lambda values: self._tls.labels("hop", _word(values, "version")).inc(),
+        }
+
+    def record(self, fact: Fact) -> None:
+        if count := self._counts.get(fact.event):
+            count(fact.values)
+        elif result := _DELIVERIES.get(fact.event):
+            hop = _word(fact.values, "hop")
+            self._deliveries.labels(hop, result).inc()
+            if "elapsed_ms" in fact.values:
+                self._durations.labels(hop).observe(_number(fact.values, "elapsed_ms") / 1000)
+        stage, _, what = fact.event.partition(".")
+        if what == "trouble":
+            self._trouble.labels(stage).inc()
+
+    def expose(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def _count_connected(self, values: Values) -> None:
+        self._connections.labels(_word(values, "listener")).inc()
+        self._connected.labels(_word(values, "listener")).inc()
+
+    def _count_received(self, values: Values) -> None:
+        self._sizes.labels(_word(values, "listener")).observe(_number(values, "size"))
+
+    def _count_answered(self, values: Values) -> None:
+        listener = _word(values, "listener")
+        self._messages.labels(listener, _result(values)).inc()
+        self._answers.labels(listener).observe(_number(values, "elapsed_ms") / 1000)
+
+
+def _word(values: Values, key: str) -> str:
+    return str(values.get(key, ""))
+
+
+def _number(values: Values, key: str) -> float:
+    value = values.get(key, 0)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _result(values: Values) -> str:
+    """By the first digit of the reply: accepted, deferred, rejected."""
+    return {"2": "accepted", "4": "deferred", "5": "rejected"}.get(_word(values, "reply")[:1], "other")
