@@ -1,0 +1,50 @@
+"""What the header of a message loses and gains on its way, in whole fields; all others stay as they are.
+
+STANDARDS  RFC 8601 §5 (forged results), RFC 5321 §4.4 (Return-Path), RFC 6409 §8 (what a submission
+           server adds), RFC 5322 §2.1.1 (line length), §3.6 (Date, Message-ID).
+TRUSTS     our hostname and id; of the message nothing.
+FAILS      never.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+from relay.edit.results import claims
+from relay.message import Message
+
+MAX_LINE = 78  # RFC 5322 §2.1.1, octets without the CRLF; a longer unit stands on a line of its own
+
+
+def clean(message: Message, authserv_id: str) -> Message:
+    """The message without what only its receiver may write: results under our name, and Return-Path."""
+    return message.without(lambda field: field.name == b"return-path" or claims(field, authserv_id))
+
+
+def complete(message: Message, hostname: str, time: float, message_id: str) -> Message:
+    """The message with a Date and a Message-ID, put below its other fields where they are missing.
+
+    time: seconds since the epoch. message_id: what stands before the "@", our own id.
+    """
+    if not message.all(b"date"):
+        message = message.append(folded("Date", date(time)))
+    if not message.all(b"message-id"):
+        message = message.append(folded("Message-ID", f"<{message_id}@{hostname}>"))
+    return message
+
+
+def date(time: float) -> str:
+    """RFC 5322 §3.3 date-time, in UTC: `Sun, 22 Nov 2026 05:12:00 +0000`."""
+    return format_datetime(datetime.fromtimestamp(int(time), UTC))
+
+
+def folded(name: str, *units: str) -> bytes:
+    """The field `name: unit unit …` with its CRLF. Lines break between units only, before they pass MAX_LINE."""
+    field, line = b"", f"{name}:".encode()
+    for index, unit in enumerate(unit.encode() for unit in units):
+        if index and len(line) + 1 + len(unit) > MAX_LINE:
+            field, line = field + line + b"\r\n", b"\t" + unit
+        else:
+            line += b" " + unit
+    return field + line + b"\r\n"

@@ -1,0 +1,94 @@
+"""The Received field: the one we add, and what those of others say about loops.
+
+STANDARDS  RFC 5321 §4.4 (syntax), §6.3 (loops), RFC 3848 and RFC 6531 §4.3 (the words behind `with`).
+TRUSTS     our hostname and the client's address. What the client said is written only where it is a
+           domain or an address literal; of foreign Received fields only the by-clause is read.
+FAILS      never: a field that cannot be read is a hop, and not one of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+
+from relay.address import domain_key
+from relay.edit.headers import date, folded
+from relay.envelope import Envelope, Tls
+from relay.lexical import Kind, tokens, unfold
+from relay.message import Field, Message
+
+MAX_TRACE = 2048  # octets of a foreign Received field that are read; ours have less than half of that
+
+# A domain as hosts really call themselves (underscores), or an address literal (RFC 5321 §4.1.3).
+_SAID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?\Z|\[[A-Za-z0-9.:]{1,60}\]\Z")
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+
+
+def received_field(envelope: Envelope, hostname: str, time: float) -> bytes:
+    """Our Received field for this transaction, CRLF included. time: seconds since the epoch.
+
+    `for` is there only when there is one recipient: the others may be blind copies.
+    """
+    client = envelope.client
+    said = client.helo if _SAID.match(client.helo) else "invalid"
+    units = [f"from {said} ({_literal(client.ip)})", f"by {hostname} with {_protocol(envelope)}"]
+    if client.tls is not None:
+        units.append(_tls_comment(client.tls))
+    units.append(f"id {envelope.id}")
+    if len(envelope.recipients) == 1:
+        units.append(f"for <{envelope.recipients[0]}>")
+    units[-1] += ";"
+    return folded("Received", *units, date(time))
+
+
+def hops(message: Message) -> int:
+    """How many Received fields the message has."""
+    return len(message.all(b"received"))
+
+
+def own_hops(message: Message, hostname: str) -> int:
+    """How many of them say `by hostname`, in the by-clause and nowhere else."""
+    ours = domain_key(hostname)
+    return sum(_received_by(field) == ours for field in message.all(b"received"))
+
+
+def _protocol(envelope: Envelope) -> str:
+    """RFC 3848: ESMTP, with S for TLS and A for a login; RFC 6531 §4.3: UTF8SMTP when SMTPUTF8 was given."""
+    client = envelope.client
+    if not client.extended:
+        return "SMTP"
+    word = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
+    return word + "S" * (client.tls is not None) + "A" * (client.login is not None)
+
+
+def _tls_comment(tls: Tls) -> str:
+    words = [word for word in (tls.version, tls.cipher) if _WORD.match(word)]
+    return f"({' '.join(words)} {tls.bits} bits)"
+
+
+def _literal(ip: IPv4Address | IPv6Address) -> str:
+    return f"[IPv6:{ip}]" if isinstance(ip, IPv6Address) else f"[{ip}]"
+
+
+def _received_by(field: Field) -> str | None:
+    """The domain in the by-clause, as `domain_key` spells it; None when there is no such clause.
+
+    RFC 5321 §4.4: clauses are pairs of a keyword and its value; `from by by mx.example` is by mx.example.
+    """
+    pair: list[str] = []
+    apart = True  # the next text begins a word
+    for token in tokens(unfold(field.value[:MAX_TRACE]).decode("utf-8", "replace")):
+        if token.kind is Kind.BROKEN or token.text == ";":
+            break
+        if token.kind in (Kind.SPACE, Kind.COMMENT):
+            apart = True
+        elif apart:
+            if len(pair) == 2:
+                if pair[0].lower() == "by":
+                    break
+                pair = []
+            pair.append(token.text)
+            apart = False
+        else:
+            pair[-1] += token.text
+    return domain_key(pair[1].rstrip(".")) if len(pair) == 2 and pair[0].lower() == "by" else None
