@@ -1,0 +1,174 @@
+"""One delivery attempt: a message and a hop in, an Outcome a recipient out.
+
+Past `connect.py` and `connection.py` nobody knows aiosmtplib; past this file nobody knows SMTP's client side.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from relay.address import Address
+from relay.clock import Clock
+from relay.config.models import Hop, HopTls, Timeout
+from relay.envelope import Envelope
+from relay.errors import ConfigError, Problem
+from relay.fact import Fact, Record
+from relay.forward.connect import Connector
+from relay.forward.connection import Connection
+from relay.forward.pool import Pool
+from relay.forward.transaction import Transaction
+from relay.forward.trouble import Fault, Phase, Trouble, Verdict, judge, row_for
+from relay.message import Message
+from relay.outcome import Outcome, Result
+
+_SET_ASIDE = 30.0  # seconds for which a host that took no connection is tried after the others
+
+_EVENTS = {
+    Result.DELIVERED: ("forward.delivered", "info"),
+    Result.TEMPORARY: ("forward.deferred", "warning"),
+    Result.PERMANENT: ("forward.refused", "info"),
+    Result.AMBIGUOUS: ("forward.ambiguous", "warning"),
+}
+
+
+class SmtpHop:
+    """A next hop that speaks SMTP.
+
+    Reads its certificates and its password once; raises ConfigError if one of them cannot be used.
+    """
+
+    def __init__(self, name: str, hop: Hop, timeout: Timeout, hostname: str, clock: Clock, record: Record) -> None:
+        self._name, self._hop, self._timeout, self._clock, self._record = name, hop, timeout, clock, record
+        self._connector = Connector(hop, timeout, hostname, _context(name, hop), _password(name, hop), clock)
+        self._pool = Pool(hop, timeout, clock, self._open)
+        self._set_aside: dict[str, float] = {}  # host: until when
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, or being opened or closed."""
+        return self._pool.connections
+
+    async def deliver(
+        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+    ) -> tuple[Outcome, ...]:
+        """As `relay.outcome.NextHop` says. Several hosts are tried in turn, but only before MAIL."""
+        started = self._clock.monotonic()
+        host, tls, verdicts = await self._attempt(envelope, message, recipients, until, fresh=False)
+        outcomes = tuple(
+            Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
+            for recipient, verdict in zip(recipients, verdicts, strict=True)
+        )
+        self._tell(envelope.id, outcomes, tls, self._clock.monotonic() - started)
+        return outcomes
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def _attempt(
+        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float, *, fresh: bool
+    ) -> tuple[str, str, tuple[Verdict, ...]]:
+        """The host, the TLS version, and a verdict a recipient."""
+        try:
+            connection = await self._pool.take(until, envelope.id, fresh=fresh)
+        except Trouble as trouble:
+            return trouble.host, "", (judge(trouble),) * len(recipients)
+        try:
+            transaction = Transaction(connection, envelope, message, recipients, until, self._timeout, self._clock)
+            verdicts = await transaction.run()
+        except Trouble as trouble:
+            self._pool.drop(connection)
+            if trouble.is_stale and connection.messages and not fresh:
+                return await self._attempt(envelope, message, recipients, until, fresh=True)
+            return connection.host, connection.tls, (judge(trouble),) * len(recipients)
+        except BaseException:  # cancelled, or our own mistake: who knows what the hop has heard
+            self._pool.drop(connection)
+            raise
+        self._pool.give(connection)
+        return connection.host, connection.tls, verdicts
+
+    async def _open(self, until: float, id: str) -> Connection:
+        """A connection to the first host that gives one. Raises the Trouble of the last."""
+        now = self._clock.monotonic()
+        last = Trouble(Phase.CONNECT, Fault.SETTINGS, "the hop has no host")
+        for host in sorted(self._hop.host, key=lambda host: self._set_aside.get(host, 0.0) > now):
+            try:
+                connection = await self._connector.connect(host, until, partial(self._tell_trouble, id, host))
+            except Trouble as trouble:
+                trouble.host = host
+                self._set_aside[host] = self._clock.monotonic() + _SET_ASIDE
+                self._tell_trouble(id, host, trouble)
+                last = trouble
+            else:
+                self._set_aside.pop(host, None)
+                values = {"hop": self._name, "host": host, "tls": connection.tls}
+                self._record(Fact("forward.connected", id, values, "debug"))
+                return connection
+        raise last
+
+    def _tell_trouble(self, id: str, host: str, trouble: Trouble) -> None:
+        values = {"hop": self._name, "host": host, "cause": trouble.cause}
+        self._record(Fact("forward.trouble", id, values, row_for(trouble).level))
+
+    def _tell(self, id: str, outcomes: Sequence[Outcome], tls: str, seconds: float) -> None:
+        """One fact for all recipients with the same fate."""
+        fates: dict[tuple[object, ...], list[Outcome]] = {}
+        for outcome in outcomes:
+            fates.setdefault((outcome.result, outcome.reply, outcome.cause), []).append(outcome)
+        for alike in fates.values():
+            first = alike[0]
+            event, level = _EVENTS[first.result]
+            values: dict[str, object] = {
+                "hop": self._name,
+                "host": first.host,
+                "to": [str(outcome.recipient) for outcome in alike],
+                "reply": str(first.reply),
+                "elapsed_ms": round(seconds * 1000, 1),
+                "tls": tls,
+            }
+            if first.cause:
+                values["cause"] = first.cause
+            if first.result is Result.AMBIGUOUS:
+                values["may_duplicate"] = first.cause
+            self._record(Fact(event, id, values, level))
+
+
+def _context(name: str, hop: Hop) -> ssl.SSLContext | None:
+    """One context for all connections: to build one reads the system's authorities, some 50 ms."""
+    if hop.tls is HopTls.NONE:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=hop.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise _unusable(name, "ca", hop.ca, error) from None
+    if hop.tls is HopTls.OPPORTUNISTIC:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if hop.certificate is not None:
+        try:
+            context.load_cert_chain(hop.certificate, hop.key, password=_no_passphrase)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise _unusable(name, "certificate", hop.certificate, error) from None
+    return context
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase")  # else OpenSSL asks for it on the terminal
+
+
+def _password(name: str, hop: Hop) -> str:
+    if hop.password is not None:
+        return hop.password.get_secret_value()
+    if hop.password_file is None:
+        return ""
+    try:
+        return hop.password_file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeError) as error:
+        raise _unusable(name, "password_file", hop.password_file, error) from None
+
+
+def _unusable(name: str, key: str, path: Path | None, error: Exception) -> ConfigError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return ConfigError(Problem("", f"hop.{name}.{key}", f"{path} cannot be used: {why}"))

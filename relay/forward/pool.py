@@ -1,0 +1,162 @@
+"""The open connections of one hop: reused, capped, closed when idle; whoever waits is served in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from relay.clock import Clock
+from relay.config.models import Hop, Timeout
+from relay.forward.connection import Connection
+from relay.forward.trouble import Fault, Phase, Trouble
+
+
+class Pool:
+    """A slot is taken from before a connection is opened until its socket is closed.
+
+    open: opens a connection until (monotonic); its second argument is the id that asks for it.
+    """
+
+    def __init__(
+        self, hop: Hop, timeout: Timeout, clock: Clock, open: Callable[[float, str], Awaitable[Connection]]
+    ) -> None:
+        self._hop, self._timeout, self._clock, self._open = hop, timeout, clock, open
+        self._slots = 0  # taken
+        self._idle: deque[tuple[float, Connection]] = deque()  # since when; the freshest at the right
+        # Each is given a connection, or None: a slot in which it opens one.
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    @property
+    def connections(self) -> int:
+        """Open ones, and those being opened or closed."""
+        return self._slots
+
+    async def take(self, until: float, id: str, *, fresh: bool = False) -> Connection:
+        """A connection for one transaction; `give` or `drop` it. Raises Trouble.
+
+        fresh: not one that has been used before.
+        """
+        connection = None if fresh or self._waiting else self._take_idle()
+        while connection is None:
+            if self._slots < self._hop.connections and not self._waiting:
+                self._slots += 1
+            else:
+                connection = await self._turn(until)
+            if connection is None:
+                return await self._open_in_slot(until, id)
+            if fresh:
+                connection.quit(self._timeout.quit)  # and wait for its slot
+                connection = None
+        return connection
+
+    def give(self, connection: Connection) -> None:
+        """Back after a transaction, for the next one if it is fit for it."""
+        if not connection.is_usable:
+            connection.abort()
+        elif self._closing or connection.messages >= self._hop.messages_per_connection:
+            connection.quit(self._timeout.quit)
+        elif not self._hand_on(connection):
+            self._idle.append((self._clock.monotonic(), connection))
+            self._sweep_later()
+
+    def drop(self, connection: Connection) -> None:
+        """Back after something odd: closed at once."""
+        connection.abort()
+
+    async def close(self) -> None:
+        """Take leave on all idle connections; those in use follow when they are given back."""
+        self._closing = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        leaving = [connection for _, connection in self._idle]
+        self._idle.clear()
+        for connection in leaving:
+            connection.quit(self._timeout.quit)
+        for connection in leaving:
+            await connection.closed
+
+    # --- inside ---
+
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            _, connection = self._idle.pop()
+            if connection.is_usable:
+                return connection
+            connection.abort()
+        return None
+
+    async def _turn(self, until: float) -> Connection | None:
+        """Wait for a connection that another gives back, or (None) for a slot."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Connection | None] = loop.create_future()
+        self._waiting.append(turn)
+        timer = loop.call_later(max(0.0, until - self._clock.monotonic()), _expire, turn)
+        if self._idle:  # it is not wanted, so we want a fresh one: the oldest makes room
+            self._idle.popleft()[1].quit(self._timeout.quit)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:  # given, and not to be lost
+                self._pass_on(turn.result())
+            raise
+        finally:
+            timer.cancel()
+
+    def _pass_on(self, given: Connection | None) -> None:
+        if given is not None:
+            self.give(given)
+        else:
+            self._free_slot()
+
+    async def _open_in_slot(self, until: float, id: str) -> Connection:
+        try:
+            connection = await self._open(until, id)
+        except BaseException:
+            self._free_slot()
+            raise
+        connection.closed.add_done_callback(lambda _: self._closed(connection))
+        return connection
+
+    def _closed(self, connection: Connection) -> None:
+        for entry in self._idle:
+            if entry[1] is connection:
+                self._idle.remove(entry)
+                break
+        self._free_slot()
+
+    def _free_slot(self) -> None:
+        self._slots -= 1
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._slots += 1
+                turn.set_result(None)
+                return
+
+    def _hand_on(self, connection: Connection) -> bool:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return True
+        return False
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None and self._idle:
+            left = self._idle[0][0] + self._hop.idle - self._clock.monotonic()
+            self._sweeper = asyncio.get_running_loop().call_later(max(0.01, left), self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        overdue = self._clock.monotonic() - self._hop.idle
+        while self._idle and self._idle[0][0] <= overdue:
+            self._idle.popleft()[1].quit(self._timeout.quit)
+        self._sweep_later()
+
+
+def _expire(turn: asyncio.Future[Connection | None]) -> None:
+    if not turn.done():
+        turn.set_exception(Trouble(Phase.WAIT, Fault.SILENT, "all connections to the hop are busy"))
