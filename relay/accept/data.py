@@ -1,0 +1,85 @@
+"""The message behind DATA: the true end found over any chunk border, dots unstuffed, size bounded.
+
+STANDARDS  RFC 5321 §4.5.2 (transparency), §4.1.1.4 (the end is CRLF.CRLF and nothing else).
+TRUSTS     nothing: no other octets end a message, whatever they look like (SMTP smuggling).
+FAILS      never: what is too big is read on to its end and forgotten, `refused` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.reply import Reply
+
+_END = b"\r\n.\r\n"
+
+
+class DotReader:
+    """Takes chunks until the final dot; holds the message itself once and one chunk beside it.
+
+    content: the message so far, without stuffed dots; empty once it is refused.
+    received: octets taken from the wire so far.
+    refused: the reply that is due after the final dot, None while all is well.
+    """
+
+    __slots__ = ("_begun", "_grow", "_tail", "content", "received", "refused")
+
+    def __init__(self, grow: Callable[[int], Reply | None]) -> None:
+        """grow: asked before the message grows to so many octets; a Reply refuses it."""
+        self.content = bytearray()
+        self.received = 0
+        self.refused: Reply | None = None
+        self._grow = grow
+        self._tail = b"\r\n"  # the CRLF of the DATA command: a dot may follow at once
+        self._begun = False
+
+    def feed(self, chunk: bytearray) -> bytearray | None:
+        """Take `chunk`. None: the end has not come; else what stands behind the end."""
+        self.received += len(chunk)
+        chunk[:0] = self._tail
+        end = chunk.find(_END)
+        if end >= 0:
+            rest = chunk[end + len(_END) :]
+            self.received -= len(rest)
+            del chunk[end + 2 :]
+            self._tail = b""
+            self._take(chunk)
+            return rest
+        kept = _pending(chunk)
+        self._tail = bytes(chunk[len(chunk) - kept :])
+        del chunk[len(chunk) - kept :]
+        self._take(chunk)
+        return None
+
+    def _take(self, piece: bytearray) -> None:
+        if not piece:
+            return
+        if not self._begun:
+            self._begun = True
+            piece[:] = piece.replace(b"\r\n.", b"\r\n")
+            del piece[:2]
+        elif b"\r\n." in piece:
+            piece = piece.replace(b"\r\n.", b"\r\n")
+        if self.refused is None:
+            self.refused = self._grow(len(self.content) + len(piece))
+            if self.refused is None:
+                self.content += piece
+            else:
+                self.content = bytearray()
+
+
+def patience(elapsed: float, received: int, *, idle: float, rate: int, grace: float = 60.0) -> float:
+    """How many seconds the next block of a message may take.
+
+    Never longer than `idle`; after the first `grace` seconds the whole must have kept up `rate`
+    octets a second. There is no fixed total: a slow line may send a large message.
+    """
+    return min(idle, max(grace, received / rate if rate else idle + elapsed) - elapsed)
+
+
+def _pending(chunk: bytearray) -> int:
+    """How many octets at the end of `chunk` may be the beginning of the final dot."""
+    for length in range(len(_END) - 1, 0, -1):
+        if chunk.endswith(_END[:length]):
+            return length
+    return 0

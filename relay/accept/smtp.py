@@ -1,0 +1,362 @@
+# mypy: disable-error-code="override"
+"""The conversation with one client: greeting, commands, DATA; our subclass of aiosmtpd's SMTP.
+
+We differ from aiosmtpd: the `smtp_*` methods get octets and return their Reply; one that returns
+None has spoken for itself.
+
+STANDARDS  RFC 5321 §3.1, §4.1, §4.3 (sequence), RFC 2920 (PIPELINING: replies are gathered and
+           written when no further command has come), RFC 3207, RFC 4954.
+TRUSTS     nothing. After a refused DATA the client's text must not run as commands.
+FAILS      a faulty command has its reply, held back when there were many; too many end the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from relay import reply as replies
+from relay.accept import command
+from relay.accept.channel import Channel, HangUp
+from relay.accept.data import DotReader, patience
+from relay.accept.limits import Reservation, is_in, plain_ip
+from relay.accept.sasl import Credentials, read_credentials
+from relay.accept.session import Session
+from relay.config.models import EarlyTalker, ListenTls
+from relay.reply import Reply
+
+_BEFORE_TLS = frozenset({"NOOP", "EHLO", "HELO", "STARTTLS", "QUIT"})  # RFC 3207 §4
+_JUNK = frozenset({"NOOP", "RSET", "EHLO", "HELO", "VRFY", "HELP"})
+_NOT_OFFERED = frozenset(
+    {"BDAT", "BURL", "EXPN", "ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "DEBUG", "WIZ"}
+)
+_HELP = Reply(214, "0.0", "RFC 5321")
+
+
+class Smtp(Channel):
+    """One client's session, from 220 to 221."""
+
+    _is_in_data = False
+    _is_counted = False
+    _is_over = False
+    _may_be_text = False  # the client may take its own DATA for accepted, and send text
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # gone already
+            self.transport.abort()
+            return
+        service = self.service
+        service.connections.add(self)
+        self.session = Session(service, plain_ip(peer[0]), peer[1], self.loop)
+        if service.is_draining:
+            refusal: Reply | None = replies.SHUTTING_DOWN
+        else:
+            refusal = service.load.enter(self.session.ip, per_address=service.limits_addresses)
+        if refusal is not None:
+            self._note_refused(refusal, "limit" if not service.is_draining else "draining")
+            if not service.is_implicit:
+                self.transport.write(refusal.wire())
+            self.hang_up()
+            return
+        self._is_counted = True
+        if service.is_implicit:
+            self.transport.pause_reading()  # the first octets are for the TLS layer
+        self._handler_coroutine = asyncio.ensure_future(self._handle_client())
+        service.handlers.add(self._handler_coroutine)
+        self._handler_coroutine.add_done_callback(service.handlers.discard)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self.service.connections.discard(self)
+        if self.service.is_draining and not self.service.connections:
+            self.service.is_empty.set()
+        if self._is_counted:
+            self._is_counted = False
+            self.service.load.leave(self.session.ip, per_address=self.service.limits_addresses)
+            self.session.note("closed", {"listener": self.service.name, "ip": str(self.session.ip)}, "debug")
+
+    def shut_down(self, *, patient: bool) -> None:
+        """The relay stops: end a session that waits for its client. patient: not one that sends a message."""
+        if not (patient and self._is_in_data):
+            self.interrupt(HangUp(replies.SHUTTING_DOWN, "draining"))
+        if not patient and self._is_in_handshake:
+            self.abort()
+
+    async def _handle_client(self) -> None:
+        session = self.session
+        place = {"listener": self.service.name, "ip": str(session.ip), "port": session.port}
+        session.note("connected", place, "debug")
+        try:
+            await self._converse()
+        except HangUp as end:
+            if end.reply is not None:
+                self.say(end.reply)
+                self._note_refused(end.reply, end.why)
+        except Exception as error:
+            session.trouble(error)
+            self.say(replies.TOO_MANY_ERRORS)
+        finally:
+            session.reset()
+        await self.flush()
+        self.hang_up()
+
+    async def _converse(self) -> None:
+        if self.service.is_implicit and not await self.start_tls():
+            return
+        if not await self._greet():
+            return
+        timeout, load = self.service.config.timeout, self.service.load
+        while not self._is_over:
+            if self.service.is_draining:
+                raise HangUp(replies.SHUTTING_DOWN, "draining")
+            line = await self.read_line(timeout.command_under_load if load.is_high else timeout.command)
+            if line is None:
+                return
+            await self._obey(line)
+
+    async def _greet(self) -> bool:
+        """The 220, after the greeting delay. A client that speaks before it does not read replies."""
+        delay = self.service.config.delay
+        seconds = delay.greeting.get(self.service.name, 0.0)
+        if seconds and not is_in(self.session.ip, delay.skip) and self.service.load.lie_down():
+            begun = self.loop.time()
+            try:
+                if self._buffer or await self.wait(seconds):
+                    if self._is_at_end and not self._buffer:
+                        return False
+                    if delay.early_talker is EarlyTalker.REFUSE:
+                        raise HangUp(replies.EARLY_TALKER, "early talker")
+                    self.session.note("early_talker", {"ip": str(self.session.ip)})
+                    await self.wait(max(0.0, begun + seconds - self.loop.time()), deaf=True)
+            finally:
+                self.service.load.get_up()
+        self.say(replies.greeting(self.hostname))
+        return True
+
+    # --- commands ------------------------------------------------------------------------------
+
+    async def _obey(self, line: bytes) -> None:
+        """One command and its reply."""
+        parsed = command.parse_line(line)
+        if isinstance(parsed, Reply):
+            await self._answer(parsed)
+            return
+        verb, argument = parsed
+        method = _COMMANDS.get(verb)
+        if method is None:
+            await self._answer_unknown(verb)
+            return
+        self._may_be_text = False
+        if self.session.needs_tls and verb not in _BEFORE_TLS:
+            reply: Reply | None = replies.TLS_FIRST
+        else:
+            try:
+                reply = await method(self, argument)
+            except HangUp:
+                raise
+            except Exception as error:
+                self.session.errors += 1
+                reply = self.session.trouble(error)
+        if verb in _JUNK:
+            self.session.junk += 1
+        if reply is not None:
+            await self._answer(reply)
+        if self.session.junk > self.service.config.limit.junk:
+            raise HangUp(replies.TOO_MANY_ERRORS, "junk")
+
+    async def _answer_unknown(self, verb: str) -> None:
+        if command.is_http(verb):
+            raise HangUp(replies.NOT_SMTP, "HTTP")
+        if self._may_be_text:
+            raise HangUp(replies.TOO_MANY_ERRORS, "text behind a refused DATA")
+        self._may_be_text = verb == "BDAT"
+        await self._answer(replies.NOT_OFFERED if verb in _NOT_OFFERED else replies.UNKNOWN_COMMAND)
+
+    async def _answer(self, reply: Reply) -> None:
+        session, config = self.session, self.service.config
+        if reply.is_permanent:
+            session.errors += 1
+            if session.errors > config.delay.error_after:
+                await self._hold_back()
+        self.say(reply)
+        if session.errors >= config.limit.errors:
+            raise HangUp(replies.TOO_MANY_ERRORS, "errors")
+
+    async def _hold_back(self) -> None:
+        """Keep a client that makes errors waiting; it may go away meanwhile."""
+        delay = self.service.config.delay
+        if delay.error and not is_in(self.session.ip, delay.skip) and self.service.load.lie_down():
+            try:
+                await self.flush()
+                await self.wait(delay.error, deaf=True)
+            finally:
+                self.service.load.get_up()
+
+    def _set_rset_state(self) -> None:
+        """aiosmtpd's name for: forget the transaction."""
+        self.session.reset()
+
+    async def smtp_EHLO(self, arg: bytes) -> Reply | None:
+        name = command.parse_hello(arg)
+        if isinstance(name, Reply):
+            return name
+        await super().smtp_EHLO(name)
+        return None
+
+    async def smtp_HELO(self, arg: bytes) -> Reply | None:
+        name = command.parse_hello(arg)
+        if isinstance(name, Reply):
+            return name
+        await super().smtp_HELO(name)
+        return None
+
+    async def smtp_MAIL(self, arg: bytes) -> Reply:
+        return await self.session.mail(arg)
+
+    async def smtp_RCPT(self, arg: bytes) -> Reply:
+        return await self.session.rcpt(arg)
+
+    async def smtp_RSET(self, arg: bytes) -> Reply:
+        if arg:
+            return replies.syntax("RSET takes no argument")
+        self.session.reset()
+        return replies.OK
+
+    async def smtp_NOOP(self, arg: bytes) -> Reply:
+        return replies.OK
+
+    async def smtp_VRFY(self, arg: bytes) -> Reply:
+        return replies.VRFY if arg else replies.syntax("write VRFY address")
+
+    async def smtp_HELP(self, arg: bytes) -> Reply:
+        return _HELP
+
+    async def smtp_QUIT(self, arg: bytes) -> Reply:
+        if arg:
+            return replies.syntax("QUIT takes no argument")
+        self._is_over = True
+        return replies.BYE
+
+    # --- STARTTLS, AUTH -----------------------------------------------------------------------------
+
+    async def smtp_STARTTLS(self, arg: bytes) -> Reply | None:
+        session = self.session
+        if self.service.settings.tls is ListenTls.NONE:
+            return replies.NOT_OFFERED
+        if arg:
+            return replies.syntax("STARTTLS takes no argument")
+        if session.tls is not None:
+            return replies.ALREADY_TLS
+        if session.envelope is not None or session.login is not None:
+            return replies.BAD_SEQUENCE
+        if self._buffer:  # CVE-2011-0411: what was sent in clear must never be taken for what TLS protected
+            self._buffer.clear()
+            raise HangUp(replies.OUT_OF_STEP, "pipelined behind STARTTLS")
+        self.say(replies.START_TLS)
+        await self.flush()
+        self._is_over = not await self.start_tls()
+        return None
+
+    async def smtp_AUTH(self, arg: bytes) -> Reply | None:
+        session, limit = self.session, self.service.config.limit
+        if refusal := session.login_refusal():
+            return refusal
+        found = await read_credentials(arg, self._challenge)
+        reply = await session.log_in(found) if isinstance(found, Credentials) else found
+        if reply is not replies.LOGIN_FAILED:
+            return reply
+        session.login_failures += 1
+        await self._hold_back()
+        self.say(reply)
+        if session.login_failures >= limit.login_failures:
+            raise HangUp(replies.TOO_MANY_ERRORS, "failed logins")
+        return None
+
+    async def _challenge(self, prompt: bytes) -> bytes:
+        self._replies.append(b"334 " + prompt + b"\r\n")
+        line = await self.read_line(self.service.config.timeout.command)
+        if line is None:
+            raise HangUp(None, "gone")
+        if len(line) > command.MAX_AUTH_LINE:
+            raise HangUp(replies.LINE_TOO_LONG, "endless line")
+        return line
+
+    # --- DATA ---------------------------------------------------------------------------------------
+
+    async def smtp_DATA(self, arg: bytes) -> Reply | None:
+        session = self.session
+        if refusal := session.data_refusal(arg):
+            self._may_be_text = True
+            if self._buffer and session.login is None:
+                raise HangUp(refusal, "text behind a refused DATA")
+            return refusal
+        if self._buffer and self.service.limits_addresses and session.login is None:
+            raise HangUp(replies.OUT_OF_STEP, "text before 354")  # RFC 2920 §3.1
+        self.say(replies.START_DATA)
+        await self.flush()
+        reservation = Reservation(self.service.load, self.service.settings.max_message_size)
+        try:
+            reader = DotReader(reservation.grow)
+            self._is_in_data = True
+            if not await self._read_content(reader):
+                return None
+            self._is_in_data = False
+            content, refused = reader.content, reader.refused
+            del reader
+            reply = session.refused_content(refused) if refused else await session.receive(content)
+        finally:
+            # Whatever happened, no second message may use this envelope.
+            self._is_in_data = False
+            reservation.release()
+            session.reset()
+        if self._is_lost:
+            session.note("unheard", {"reply": str(reply), "ip": str(session.ip)}, "warning")
+        self.say(reply)
+        return None
+
+    async def _read_content(self, reader: DotReader) -> bool:
+        """Read up to the final dot. False: the client went away before it."""
+        timeout = self.service.config.timeout
+        most = 4 * self.service.settings.max_message_size + 2**20
+        begun = self.loop.time()
+        while True:
+            if self._buffer:
+                chunk, self._buffer = self._buffer, bytearray()
+                rest = reader.feed(chunk)
+                del chunk
+                if rest is not None:
+                    self._buffer = rest
+                    return True
+            if self._is_at_end:
+                return False
+            if reader.refused and reader.received > most:
+                raise HangUp(reader.refused, "endless message")
+            seconds = patience(
+                self.loop.time() - begun, reader.received, idle=timeout.data_idle, rate=timeout.data_min_rate
+            )
+            if seconds <= 0 or not await self.wait(seconds):
+                raise HangUp(replies.TOO_SLOW, "slow message")
+
+    def _note_refused(self, reply: Reply, why: str) -> None:
+        values = {"reply": str(reply), "why": why, "listener": self.service.name, "ip": str(self.session.ip)}
+        self.session.note("refused", values)
+
+
+_COMMANDS: dict[str, Callable[[Smtp, bytes], Awaitable[Reply | None]]] = {
+    "EHLO": Smtp.smtp_EHLO,
+    "HELO": Smtp.smtp_HELO,
+    "MAIL": Smtp.smtp_MAIL,
+    "RCPT": Smtp.smtp_RCPT,
+    "DATA": Smtp.smtp_DATA,
+    "RSET": Smtp.smtp_RSET,
+    "NOOP": Smtp.smtp_NOOP,
+    "VRFY": Smtp.smtp_VRFY,
+    "HELP": Smtp.smtp_HELP,
+    "QUIT": Smtp.smtp_QUIT,
+    "STARTTLS": Smtp.smtp_STARTTLS,
+    "AUTH": Smtp.smtp_AUTH,
+}
