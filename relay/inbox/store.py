@@ -36,12 +36,12 @@ from relay.outcome import Outcome, Result
 FILE_NAME = "inbox.db"  # in the data folder
 VERSION = 1  # of the schema, in PRAGMA user_version
 BUSY = 5.0  # seconds to wait for a lock that another process holds
+# A full disk; a quota or a limit on file sizes; no room for the index of the WAL.
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 AT_ONCE = 100  # messages deleted in one transaction: the relay's own commits get in between
 
-_SCHEMA = """
-PRAGMA auto_vacuum = INCREMENTAL;
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS message (
+_TABLE = """
+CREATE TABLE message (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL,
     time REAL NOT NULL,
@@ -59,11 +59,9 @@ CREATE TABLE IF NOT EXISTS message (
     date TEXT NOT NULL,
     message_id TEXT NOT NULL,
     content BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS message_by_id ON message (id);
-PRAGMA user_version = 1;
-COMMIT;
+)
 """
+_INDEX = "CREATE INDEX message_by_id ON message (id)"
 # The blob is made empty and then filled piece by piece, so that a large message is never copied whole.
 # It is the last column: SQLite keeps a zeroblob unexpanded only there.
 _INSERT = """
@@ -235,7 +233,7 @@ class Inbox:
                     self._insert(database, waiting)
                 database.execute(_DROP_OLDEST, (self._keep,))
         except Exception as error:
-            if len(batch) == 1 or _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            if len(batch) == 1 or _code(error) & 0xFF == sqlite3.SQLITE_BUSY:
                 return [error] * len(batch)
             return [self._commit([waiting])[0] for waiting in batch]
         return [None] * len(batch)
@@ -316,13 +314,10 @@ class Inbox:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            foreign = version == 0 and database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if foreign or version > VERSION:
-                what = "a database of another program" if foreign else "written by a newer relay"
-                raise ConfigError(Problem(str(self.path), "", f"the inbox cannot be opened: it is {what}"))
-            if version == 0:
-                database.executescript(_SCHEMA)
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # a new file only
+            database.execute("BEGIN IMMEDIATE")
+            self._check_schema(database)
+            database.execute("COMMIT")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             database.execute("PRAGMA journal_size_limit = 67108864")
@@ -333,6 +328,17 @@ class Inbox:
         self._database, self._inode = database, (found.st_dev, found.st_ino)
         return database
 
+    def _check_schema(self, database: sqlite3.Connection) -> None:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if version > VERSION or (version == 0 and tables):
+            what = "written by a newer relay" if version else "a database of another program"
+            raise ConfigError(Problem(str(self.path), "", f"the inbox cannot be opened: it is {what}"))
+        if version == 0:
+            database.execute(_TABLE)
+            database.execute(_INDEX)
+            database.execute("PRAGMA user_version = 1")
+
     def _disconnect(self) -> None:
         database, self._database = self._database, None
         if database is not None:
@@ -340,13 +346,13 @@ class Inbox:
 
 
 def _code(error: Exception) -> int:
-    """SQLite's primary result code, 0 for other errors."""
+    """SQLite's extended result code, 0 for other errors."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code & 0xFF if isinstance(code, int) else 0
+    return code if isinstance(code, int) else 0
 
 
 def _answer(trouble: Exception) -> reply.Reply:
-    if _code(trouble) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+    if _code(trouble) in NO_ROOM:
         return reply.DISK_FULL
     if isinstance(trouble, TimeoutError):
         return reply.HOP_TIMEOUT

@@ -6,17 +6,21 @@ here (DNS rebinding) is answered 421.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from relay.errors import ConfigError, Problem
 from relay.watch.metrics import CONTENT_TYPE
 
-KEEP_ALIVE = 30.0  # seconds that an idle connection stays open
+CONNECTIONS = 100  # at once; beyond that they are closed unheard
+LIFETIME = 60.0  # seconds; aiohttp itself would wait for ever for the first request
 SHUTDOWN = 2.0  # seconds for answers in flight when we stop
 
 
@@ -28,6 +32,7 @@ class Web:
         self._ready = ready
         self._names = {"localhost", hostname.lower(), socket.gethostname().lower()}
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Bind and serve; the real port. Raises ConfigError when it cannot be bound."""
@@ -37,24 +42,32 @@ class Web:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=KEEP_ALIVE, shutdown_timeout=SHUTDOWN, handle_signals=False
-        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN, handle_signals=False)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            self._server = await asyncio.get_running_loop().create_server(self._make_protocol, host, port)
         except OSError as error:
             await self.stop()
             text = f"cannot listen on {host} port {port}: {error.strerror or error}"
             raise ConfigError(Problem("", "web.port", text)) from error
-        bound: int = self._runner.addresses[0][1]
+        bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
     async def stop(self) -> None:
         """Close the port and every connection; nothing if it was never started."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        if self._server is not None:
+            self._server.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._server = self._runner = None
+
+    def _make_protocol(self) -> asyncio.BaseProtocol:
+        handlers = self._runner.server if self._runner else None
+        if handlers is None or len(handlers.connections) >= CONNECTIONS:
+            return _Closed()
+        protocol = handlers()
+        asyncio.get_running_loop().call_later(LIFETIME, protocol.force_close)
+        return protocol
 
     @web.middleware
     async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -91,3 +104,16 @@ async def _set_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers.popall("Server", None)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
+
+
+class _Closed(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+# aiohttp logs a traceback for every client that speaks something else than HTTP.
+logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
