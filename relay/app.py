@@ -13,10 +13,10 @@ from pathlib import Path
 from relay import __version__
 from relay.accept.listener import Listeners
 from relay.accept.login import Logins
-from relay.clock import SystemClock
+from relay.clock import Clock, SystemClock
 from relay.config.models import Config, HopKind, Role
 from relay.edit.sign import Signer
-from relay.fact import Fact
+from relay.fact import Fact, Record
 from relay.forward.deliver import SmtpHop
 from relay.inbox.store import Inbox
 from relay.outcome import NextHop
@@ -30,11 +30,11 @@ from relay.watch.web import Web
 class App:
     """The relay as a whole: `start`, then `stop`. `addresses` names where each listener really listens."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, clock: Clock, log: Record) -> None:
+        """log: takes every fact, besides the metrics. Raises ConfigError."""
+        self._config, self._log = config, log
         self._metrics = Metrics()
         self._ready = False
-        clock = SystemClock()
         for fact in make_missing_keys(config.domain, clock):
             self.record(fact)
         self._inbox = self._make_inbox(clock)
@@ -60,7 +60,7 @@ class App:
     def record(self, fact: Fact) -> None:
         """Where every fact goes."""
         self._metrics.record(fact)
-        logs.log(fact)
+        self._log(fact)
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
@@ -97,7 +97,7 @@ class App:
         await self._web.stop()
         self.record(Fact("app.stopped"))
 
-    def _make_inbox(self, clock: SystemClock) -> Inbox | None:
+    def _make_inbox(self, clock: Clock) -> Inbox | None:
         """One store for `capture` and for all hops of kind inbox; none if neither is configured."""
         names = [name for name, hop in self._config.hop.items() if hop.kind is HopKind.INBOX]
         if not names and all(listener.role is not Role.CAPTURE for listener in self._config.listener.values()):
@@ -108,7 +108,7 @@ class App:
 
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
-    app = App(config)
+    app = App(config, SystemClock(), logs.log)
     await app.start()
     try:
         await stop.wait()
