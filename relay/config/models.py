@@ -9,10 +9,23 @@ from __future__ import annotations
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from relay.config.units import Duration, Size
+from relay.config.names import (
+    AnyNetwork,
+    BindAddress,
+    DomainName,
+    HostName,
+    Mailbox,
+    Name,
+    NextHost,
+    OwnAddress,
+    Sender,
+    SenderDomain,
+)
+from relay.config.units import Duration, Size, Wait
 
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
@@ -73,17 +86,19 @@ class Algorithm(StrEnum):
 
 class Listener(Table):
     role: Role = Field(description="submission | gateway | capture")
-    host: str = Field("127.0.0.1", description="address to bind")
+    host: BindAddress = Field("127.0.0.1", description="address to bind")
     port: int = Field(ge=0, le=65535, description="port to bind; 0 picks a free one")
     tls: ListenTls = Field(ListenTls.NONE, description="none | starttls | implicit")
-    certificate: Path | None = Field(None, description="PEM file with the certificate chain")
-    key: Path | None = Field(None, description="PEM file with the certificate's key, readable by its owner only")
+    certificate: Path | None = Field(None, examples=["tls.pem"], description="PEM file with the certificate chain")
+    key: Path | None = Field(
+        None, examples=["tls.key"], description="PEM file with the certificate's key, readable by its owner only"
+    )
     require_tls: bool = Field(False, description="with starttls: refuse mail and logins before STARTTLS")
-    allow: tuple[Network, ...] = Field((), description="submission: networks that may send without a login")
-    senders: tuple[str, ...] = Field(
+    allow: tuple[AnyNetwork, ...] = Field((), description="submission: networks that may send without a login")
+    senders: tuple[Sender, ...] = Field(
         (), description='submission: what those networks may send as: addresses, "@domain", or "*"'
     )
-    domains: tuple[str, ...] = Field((), description="gateway: the domains that mail is taken for")
+    domains: tuple[DomainName, ...] = Field((), description="gateway: the domains that mail is taken for")
     allow_plaintext_login: bool = Field(False, description="take passwords without TLS; loads only on loopback")
     max_message_size: Size = Field(25 * 1024**2, gt=0, description="larger messages get 552")
     bare_newline: BareNewline = Field(
@@ -94,98 +109,40 @@ class Listener(Table):
     )
 
 
-class Hop(Table):
-    kind: HopKind = Field(HopKind.SMTP, description="smtp | inbox (the relay's own store)")
-    host: tuple[str, ...] = Field((), description="hosts, tried in turn until one takes the connection")
-    port: int = Field(25, ge=1, le=65535, description="the hosts' port")
-    tls: HopTls = Field(HopTls.OPPORTUNISTIC, description="none | opportunistic | required | implicit")
-    ca: Path | None = Field(None, description="PEM file with the authorities to trust instead of the system's")
-    certificate: Path | None = Field(None, description="PEM file with our client certificate")
-    key: Path | None = Field(None, description="PEM file with its key")
-    username: str | None = Field(None, description="login name; needs tls required or implicit, or loopback")
-    password: SecretStr | None = Field(None, description="better as password_file, or in the environment")
-    password_file: Path | None = Field(None, description="file that holds the password, readable by its owner only")
-    ehlo: str | None = Field(None, description="name to say in EHLO; default: hostname")
-    source_address: str | None = Field(None, description="local address to connect from")
-    connections: int = Field(20, ge=1, description="connections at most, over all hosts of this hop")
-    idle: Duration = Field(30.0, description="a kept connection is closed after this long without use")
-    messages_per_connection: int = Field(100, ge=1, description="then the connection is closed")
-
-
-class Route(Table):
-    """The first route, from the top, all of whose conditions hold, names the hop."""
-
-    hop: str = Field(description="the name of a [hop.…] table")
-    listener: tuple[str, ...] = Field((), description="names of listeners; none: any")
-    sender_domain: tuple[str, ...] = Field((), description='reverse-path domains, "" for <>; none: any')
-    recipient_domain: tuple[str, ...] = Field((), description="recipient domains; none: any")
-
-
-class Key(Table):
-    selector: str = Field(description="the selector (RFC 6376 §3.1)")
-    file: Path = Field(description="PEM file with the private key, readable by its owner only")
-    algorithm: Algorithm = Field(Algorithm.RSA, description="rsa-sha256 | ed25519-sha256")
-    generate: bool = Field(False, description="make the key at start if the file is missing")
-
-
-class Domain(Table):
-    name: str = Field(description="mail from this domain and its subdomains is signed")
-    key: dict[str, Key] = Field(description="its keys; each one makes a signature")
-    on_missing_key: MissingKey = Field(
-        MissingKey.REFUSE, description="refuse | pass, unsigned, a message whose key cannot be used"
-    )
+# Keys that mean nothing in another role.
+ROLE_KEYS = {
+    "allow": (Role.SUBMISSION,),
+    "senders": (Role.SUBMISSION,),
+    "bare_newline": (Role.SUBMISSION,),
+    "long_lines": (Role.SUBMISSION,),
+    "domains": (Role.GATEWAY,),
+    "allow_plaintext_login": (Role.SUBMISSION, Role.CAPTURE),
+}
 
 
 class Login(Table):
     file: Path | None = Field(
-        None, description="one login a line: `name: hash sender …`; the hash is made by `relay password`"
+        None,
+        examples=["logins"],
+        description="one login a line: `name: hash sender …`; the hash is made by `relay password`",
     )
     hashes_at_once: int = Field(2, ge=1, description="password hashes at once; beyond that 454")
     remember: Duration = Field(300.0, description="how long a verified login costs no new hash")
 
 
 class Delay(Table):
-    greeting: dict[str, Duration] = Field(
-        default_factory=dict, description='how long each listener waits before its 220, e.g. { gateway = "25s" }'
+    greeting: dict[Name, Duration] = Field(
+        default_factory=dict,
+        examples=[{"gateway": "25s"}],
+        description='how long each listener waits before its 220, e.g. { gateway = "25s" }',
     )
     early_talker: EarlyTalker = Field(
         EarlyTalker.REFUSE, description="refuse | log clients that speak during that wait"
     )
     error: Duration = Field(1.0, description="how long the answer to a faulty command is held back ...")
     error_after: int = Field(3, ge=0, description="... once a session has made this many errors")
-    skip: tuple[Network, ...] = Field(LOOPBACK, description="networks that no delay of this table applies to")
+    skip: tuple[AnyNetwork, ...] = Field(LOOPBACK, description="networks that no delay of this table applies to")
     max_sleeping: int = Field(500, ge=0, description="sessions held back at once; above this every delay is 0")
-
-
-class Timeout(Table):
-    client_patience: Duration = Field(
-        300.0,
-        description="how long a client waits behind its final dot; until our own final dot is sent,\n"
-        "every wait towards the next hop ends within it",
-    )
-    # towards clients
-    command: Duration = Field(300.0, description="between two commands (RFC 5321 §4.5.3.2.7)")
-    command_under_load: Duration = Field(60.0, description="the same above 80 % of limit.connections")
-    tls_handshake: Duration = Field(30.0, description="a client's TLS handshake")
-    data_idle: Duration = Field(180.0, description="between two blocks of a message (§4.5.3.2.5)")
-    data_min_rate: Size = Field(500, description="octets a second that a message must keep up after the first minute")
-    write: Duration = Field(60.0, description="for a client to take our replies")
-    # towards next hops
-    connect: Duration = Field(30.0, description="TCP connect, for each host")
-    greeting: Duration = Field(300.0, description="its 220 (§4.5.3.2.1)")
-    ehlo: Duration = Field(300.0, description="EHLO")
-    starttls: Duration = Field(60.0, description="STARTTLS and the handshake")
-    auth: Duration = Field(60.0, description="login")
-    mail: Duration = Field(300.0, description="MAIL (§4.5.3.2.2)")
-    rcpt: Duration = Field(300.0, description="RCPT (§4.5.3.2.3)")
-    data: Duration = Field(120.0, description="its 354 (§4.5.3.2.4)")
-    data_block: Duration = Field(180.0, description="each block sent (§4.5.3.2.5)")
-    final_dot: Duration = Field(600.0, description="its answer to the final dot (§4.5.3.2.6), whatever the client does")
-    quit: Duration = Field(5.0, description="RSET and QUIT")
-    # inside
-    dns: Duration = Field(5.0, description="one DNS question")
-    checks: Duration = Field(20.0, description="all checks of one message together")
-    drain: Duration = Field(30.0, description="for messages in flight when the relay stops")
 
 
 class Limit(Table):
@@ -193,7 +150,7 @@ class Limit(Table):
     connections_per_ip: int = Field(
         20, ge=1, description="client connections from one address to a gateway; loopback and `exempt` are free"
     )
-    exempt: tuple[Network, ...] = Field((), description="networks without a limit per address")
+    exempt: tuple[AnyNetwork, ...] = Field((), description="networks without a limit per address")
     recipients: int = Field(1000, ge=100, description="recipients of a message; the rest get 452 (RFC 5321 §4.5.3.1.8)")
     errors: int = Field(10, ge=1, description="errors in a session, then 421")
     junk: int = Field(100, ge=1, description="commands without mail (NOOP, RSET, EHLO ...) in a row, then 421")
@@ -203,34 +160,131 @@ class Limit(Table):
     memory: Size = Field(512 * 1024**2, gt=0, description="octets of messages in memory at once; beyond that 452")
 
 
+class Key(Table):
+    selector: DomainName = Field(description="the selector (RFC 6376 §3.1)")
+    file: Path = Field(description="PEM file with the private key, readable by its owner only")
+    algorithm: Algorithm = Field(Algorithm.RSA, description="rsa-sha256 | ed25519-sha256")
+    generate: bool = Field(False, description="make the key at start if the file is missing")
+
+
+class Domain(Table):
+    """The From field says which domain signs: the one it names, or the closest above it."""
+
+    name: DomainName = Field(description="mail from this domain and its subdomains is signed")
+    on_missing_key: MissingKey = Field(
+        MissingKey.REFUSE, description="refuse | pass, unsigned, a message whose key cannot be used"
+    )
+    key: dict[Name, Key] = Field(default_factory=dict, description="its keys; each one makes a signature")
+
+
+class Route(Table):
+    """The first route, from the top, all of whose conditions hold, names the hop. Capture listeners have none."""
+
+    hop: str = Field(description="the name of a [hop.…] table")
+    listener: tuple[str, ...] = Field((), description="names of listeners; none: any")
+    sender_domain: tuple[SenderDomain, ...] = Field((), description='reverse-path domains, "" for <>; none: any')
+    recipient_domain: tuple[DomainName, ...] = Field((), description="recipient domains; none: any")
+
+
+class Hop(Table):
+    kind: HopKind = Field(HopKind.SMTP, description="smtp | inbox (the relay's own store)")
+    host: tuple[NextHost, ...] = Field(
+        (), examples=[["smtp.example.net"]], description="hosts, tried in turn until one takes the connection"
+    )
+    port: int = Field(25, ge=1, le=65535, description="the hosts' port")
+    tls: HopTls = Field(HopTls.OPPORTUNISTIC, description="none | opportunistic | required | implicit")
+    ca: Path | None = Field(
+        None, examples=["ca.pem"], description="PEM file with the authorities to trust instead of the system's"
+    )
+    certificate: Path | None = Field(None, examples=["client.pem"], description="PEM file with our client certificate")
+    key: Path | None = Field(None, examples=["client.key"], description="PEM file with its key")
+    username: str | None = Field(
+        None, examples=["relay"], description="login name; needs tls required or implicit, or loopback"
+    )
+    password: SecretStr | None = Field(
+        None, examples=["…"], description="better as password_file, or in the environment"
+    )
+    password_file: Path | None = Field(
+        None, examples=["password"], description="file that holds the password, readable by its owner only"
+    )
+    ehlo: HostName | None = Field(
+        None, examples=["relay.example.org"], description="name to say in EHLO; default: hostname"
+    )
+    source_address: OwnAddress | None = Field(None, examples=["192.0.2.1"], description="local address to connect from")
+    connections: int = Field(20, ge=1, description="connections at most, over all hosts of this hop")
+    idle: Duration = Field(30.0, description="a kept connection is closed after this long without use")
+    messages_per_connection: int = Field(100, ge=1, description="then the connection is closed")
+
+
 class Inbox(Table):
     keep: int = Field(10000, ge=1, description="messages kept; the oldest go first")
 
 
+class Timeout(Table):
+    """RFC 5321 §4.5.3.2 names the phases. dns < checks < client_patience, or it does not load."""
+
+    client_patience: Wait = Field(
+        300.0,
+        description="how long a client waits behind its final dot; until our own final dot is sent,\n"
+        "every wait towards the next hop ends within it",
+    )
+    command: Wait = Field(
+        300.0,
+        description="between two commands (RFC 5321 §4.5.3.2.7)",
+        json_schema_extra={"group": "towards clients"},
+    )
+    command_under_load: Wait = Field(60.0, description="the same above 80 % of limit.connections")
+    tls_handshake: Wait = Field(30.0, description="a client's TLS handshake")
+    data_idle: Wait = Field(180.0, description="between two blocks of a message (§4.5.3.2.5)")
+    data_min_rate: Size = Field(500, description="octets a second that a message must keep up after the first minute")
+    write: Wait = Field(60.0, description="for a client to take our replies")
+    connect: Wait = Field(
+        30.0, description="TCP connect, for each host", json_schema_extra={"group": "towards next hops"}
+    )
+    greeting: Wait = Field(300.0, description="its 220 (§4.5.3.2.1)")
+    ehlo: Wait = Field(300.0, description="EHLO")
+    starttls: Wait = Field(60.0, description="STARTTLS and the handshake")
+    auth: Wait = Field(60.0, description="login")
+    mail: Wait = Field(300.0, description="MAIL (§4.5.3.2.2)")
+    rcpt: Wait = Field(300.0, description="RCPT (§4.5.3.2.3)")
+    data: Wait = Field(120.0, description="its 354 (§4.5.3.2.4)")
+    data_block: Wait = Field(180.0, description="each block sent (§4.5.3.2.5)")
+    final_dot: Wait = Field(600.0, description="its answer to the final dot (§4.5.3.2.6), whatever the client does")
+    quit: Wait = Field(5.0, description="RSET and QUIT")
+    dns: Wait = Field(5.0, description="one DNS question", json_schema_extra={"group": "inside"})
+    checks: Wait = Field(20.0, description="all checks of one message together")
+    drain: Wait = Field(30.0, description="for messages in flight when the relay stops")
+
+
 class Log(Table):
-    level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug | info | warning | error")
-    format: str = Field("text", pattern="^(text|json)$", description="text | json, to standard error")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug | info | warning | error")
+    format: Literal["text", "json"] = Field("text", description="text | json, to standard error")
 
 
 class Web(Table):
-    host: str = Field("127.0.0.1", description="address of /livez, /readyz and /metrics")
+    host: BindAddress = Field("127.0.0.1", description="address of /livez, /readyz and /metrics")
     port: int = Field(8025, ge=0, le=65535, description="its port; 0 picks a free one")
 
 
 class Config(Table):
-    hostname: str = Field(
-        description="our name, an FQDN: banner, EHLO, Received, authserv-id, Message-ID; on loopback `localhost` will do"
+    """The tables stand in the order of the mail's way."""
+
+    hostname: HostName = Field(
+        examples=["relay.example.org"],
+        description="our name, in banner, EHLO, Received, Authentication-Results and Message-ID",
     )
     data: Path = Field(Path("data"), description="folder for all that is kept; RELAY_DATA")
-    postmaster: str | None = Field(None, description="the address behind `RCPT TO:<Postmaster>`")
-    listener: dict[str, Listener] = Field(description="where mail comes in")
-    route: dict[str, Route] = Field(default_factory=dict, description="which hop takes which recipient")
-    hop: dict[str, Hop] = Field(default_factory=dict, description="where mail goes")
-    domain: dict[str, Domain] = Field(default_factory=dict, description="what we sign for")
+    postmaster: Mailbox | None = Field(
+        None, examples=["postmaster@example.org"], description="the address behind `RCPT TO:<Postmaster>`"
+    )
+    listener: dict[Name, Listener] = Field(min_length=1, description="where mail comes in")
     login: Login = Field(default_factory=Login, description="who may log in")
     delay: Delay = Field(default_factory=Delay, description="how long clients are held back on purpose")
-    timeout: Timeout = Field(default_factory=Timeout, description="how long anything may take")
     limit: Limit = Field(default_factory=Limit, description="how much of anything there may be")
-    inbox: Inbox = Field(default_factory=Inbox, description="the relay's own store, a hop of kind inbox")
-    log: Log = Field(default_factory=Log)
-    web: Web = Field(default_factory=Web)
+    domain: dict[Name, Domain] = Field(default_factory=dict, description="what we sign for")
+    route: dict[Name, Route] = Field(default_factory=dict, description="which hop takes which recipient")
+    hop: dict[Name, Hop] = Field(default_factory=dict, description="where mail goes")
+    inbox: Inbox = Field(default_factory=Inbox, description="the relay's own store, behind a hop of kind inbox")
+    timeout: Timeout = Field(default_factory=Timeout, description="how long anything may take")
+    log: Log = Field(default_factory=Log, description="what the relay says of itself")
+    web: Web = Field(default_factory=Web, description="health and metrics")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _DURATION = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SIZE = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)\Z")
+_NUMBER = r"[0-9]{1,18}(\.[0-9]{1,40})?"  # so that no quantity is infinite
+_QUANTITY = re.compile(rf"({_NUMBER}) ?([A-Za-z]+)\Z")
 
 
 def parse_duration(text: object) -> float:
@@ -24,11 +26,16 @@ def parse_size(text: object) -> int:
 
 
 def print_duration(seconds: float) -> str:
-    """The duration in its largest whole unit: 300.0 is `"5 min"`."""
+    """The duration in its largest whole unit: 300.0 is `"5 min"`. `parse_duration` gives `seconds` back."""
     for unit, worth in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds and seconds % worth == 0:
             return f"{seconds / worth:.0f} {unit}"
-    return f"{seconds:g}s" if seconds == 0 or seconds >= 1 else f"{seconds * 1000:g}ms"
+    if 0 < seconds < 1:
+        text = f"{_plain(seconds * 1000)}ms"
+        # Rounding may cost the last bit; then seconds, which lose nothing.
+        if parse_duration(text) == seconds:
+            return text
+    return f"{_plain(seconds)}s"
 
 
 def print_size(octets: int) -> str:
@@ -39,22 +46,29 @@ def print_size(octets: int) -> str:
     return f"{octets} B"
 
 
+def _plain(number: float) -> str:
+    """The shortest decimal that reads back as `number`, without exponent or trailing zeros."""
+    text = format(Decimal(repr(number)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def _parse(text: object, units: Mapping[str, float], wanted: str) -> float:
     found = _QUANTITY.match(text) if isinstance(text, str) else None
-    if found is None or found[2] not in units:
+    if found is None or found[3] not in units:
         raise ValueError(f"write {wanted}")
-    return float(found[1]) * units[found[2]]
+    return float(found[1]) * units[found[3]]
 
 
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     PlainSerializer(print_duration),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?(ms|s|min|h|d)$"}),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_NUMBER} ?(ms|s|min|h|d)$"}),
 ]
+Wait = Annotated[Duration, Field(gt=0)]
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
     PlainSerializer(print_size),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?(B|KiB|MiB|GiB|kB|MB|GB)$"}),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_NUMBER} ?(B|KiB|MiB|GiB|kB|MB|GB)$"}),
 ]
