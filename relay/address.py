@@ -155,6 +155,12 @@ def _check_domain(domain: str, *, literal: bool = True) -> None:
     if domain.startswith("[") and literal:
         _check_literal(domain)
         return
+    if not domain.isascii():
+        try:
+            for label in domain.lower().split("."):
+                idna.alabel(label)  # RFC 5891 §5.4, without UTS 46: a full-width "ｂank.example" is not bank.example
+        except idna.IDNAError:
+            raise MalformedAddress("the domain is not one") from None
     ace = domain_key(domain)
     if not ace.isascii() or not all(_LABEL.match(label) for label in ace.split(".")):
         raise MalformedAddress("the domain is not one")

@@ -1,72 +1,54 @@
 """Private DKIM keys, read from their files at start.
 
-STANDARDS  RFC 6376 §3.1 (selectors), RFC 8301 §3.2 (RSA of 1024 bits at least, 2048 better), RFC 8463.
-TRUSTS     the file's content once only its owner can read it.
+STANDARDS  RFC 6376 §3.1 (selectors), RFC 8301 §3.2 (RSA of 1024 bits at least), RFC 8463 (Ed25519).
+TRUSTS     a file that nobody else can read or change; `config/files.py` judges that, at load and here.
 FAILS      ConfigError that names file and key; for several keys, all their problems at once.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from relay.address import domain_key, parse_domain
+from relay.config.files import attempt, dkim_key_fault, exposed, private_key, read_file
 from relay.config.models import Algorithm, Domain
 from relay.errors import ConfigError, MalformedAddress, Problem
 
-MIN_RSA_BITS = 1024  # RFC 8301 §3.2: below that nobody may verify
-MAX_RSA_BITS = 4096  # RFC 8301 §3.2: above that nobody need verify
-
-_SELECTOR = re.compile(
-    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\Z"
-)
+PrivateKey = RSAPrivateKey | Ed25519PrivateKey
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """domain: for d=, in lower-case A-labels. selector: for s=."""
+    """domain, selector: for d= and s=, in lower-case A-labels (RFC 6376 §3.5)."""
 
     domain: str
     selector: str
     algorithm: Algorithm
-    private: RSAPrivateKey | Ed25519PrivateKey = field(repr=False)
+    private: PrivateKey = field(repr=False)
 
     @classmethod
     def load(cls, domain: str, selector: str, algorithm: Algorithm, path: Path, *, key: str = "") -> SigningKey:
-        """Read the private key in the PEM file `path`, which group and others must not reach.
+        """Read the private key in the PEM file `path`, which nobody else may read.
 
         key: the dotted configuration key that named the file, for the error. Raises ConfigError.
         """
-
-        def unusable(text: str) -> ConfigError:
-            return ConfigError(Problem(str(path), key, text))
-
         try:
-            checked_domain, checked_selector = domain_key(parse_domain(domain)), check_selector(selector)
+            named = key_name(domain, selector)
         except MalformedAddress as error:
-            raise unusable(str(error)) from None
-        try:
-            if path.stat().st_mode & 0o077:
-                raise unusable(f"others than its owner can reach the private key: chmod 600 {path}")
-            private = load_pem_private_key(path.read_bytes(), password=None)
-        except OSError as error:
-            raise unusable(f"the private key cannot be read: {error.strerror}") from None
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise unusable("no unencrypted PEM private key is in the file") from None
-        if algorithm is Algorithm.RSA and isinstance(private, RSAPrivateKey):
-            if not MIN_RSA_BITS <= private.key_size <= MAX_RSA_BITS:
-                raise unusable(f"the RSA key has {private.key_size} bits, {MIN_RSA_BITS} to {MAX_RSA_BITS} will do")
-            return cls(checked_domain, checked_selector, algorithm, private)
-        if algorithm is Algorithm.ED25519 and isinstance(private, Ed25519PrivateKey):
-            return cls(checked_domain, checked_selector, algorithm, private)
-        raise unusable(f"the key is not one for {algorithm}")
+            raise ConfigError(Problem("", key, str(error))) from None
+        file, fault = attempt(read_file, path)
+        if file:
+            fault = exposed(file, path, os.geteuid()) or dkim_key_fault(file.content, algorithm)
+        if fault or not file:
+            raise ConfigError(Problem("", key, fault))
+        return cls(*named, algorithm, cast(PrivateKey, private_key(file.content)))
 
 
 def load_keys(domains: Mapping[str, Domain]) -> dict[str, tuple[SigningKey, ...]]:
@@ -87,8 +69,6 @@ def load_keys(domains: Mapping[str, Domain]) -> dict[str, tuple[SigningKey, ...]
     return loaded
 
 
-def check_selector(selector: str) -> str:
-    """`selector` itself when it is one (RFC 6376 §3.1). Raises MalformedAddress."""
-    if len(selector) > 63 or not _SELECTOR.match(selector):
-        raise MalformedAddress("the selector is not one: letters, digits, hyphens inside, dots between")
-    return selector
+def key_name(domain: str, selector: str) -> tuple[str, str]:
+    """Both in lower-case A-labels, as d=, s= and the DNS have them. Raises MalformedAddress."""
+    return domain_key(parse_domain(domain)), domain_key(parse_domain(selector))

@@ -17,10 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from relay.address import domain_key, parse_domain
 from relay.clock import Clock
 from relay.config.models import Algorithm, Domain
-from relay.edit.key import SigningKey, check_selector
+from relay.edit.key import SigningKey, key_name
 from relay.errors import ConfigError, MalformedAddress, Problem
 from relay.fact import Fact
 
@@ -39,9 +38,9 @@ def new_key(domain: str, selector: str, algorithm: Algorithm, path: Path) -> Sig
     The folder is made if it is missing. Raises ConfigError; an existing file is never touched.
     """
     try:
-        domain, selector = domain_key(parse_domain(domain)), check_selector(selector)
+        domain, selector = key_name(domain, selector)
     except MalformedAddress as error:
-        raise ConfigError(Problem(str(path), "", str(error))) from None
+        raise ConfigError(Problem("", "", str(error))) from None
     private = (
         Ed25519PrivateKey.generate()
         if algorithm is Algorithm.ED25519
