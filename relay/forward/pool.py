@@ -26,6 +26,7 @@ class Pool:
         self._idle: deque[tuple[float, Connection]] = deque()  # since when; the freshest at the right
         # Each is given a connection, or None: a slot in which it opens one.
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._leaving: set[Connection] = set()  # their sockets are not closed yet
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
 
@@ -48,22 +49,23 @@ class Pool:
             if connection is None:
                 return await self._open_in_slot(until, id)
             if fresh:
-                connection.quit(self._timeout.quit)  # and wait for its slot
+                self._leave(connection)  # and wait for its slot
                 connection = None
         return connection
 
     def give(self, connection: Connection) -> None:
         """Back after a transaction, for the next one if it is fit for it."""
         if not connection.is_usable:
-            connection.abort()
+            self.drop(connection)
         elif self._closing or connection.messages >= self._hop.messages_per_connection:
-            connection.quit(self._timeout.quit)
+            self._leave(connection)
         elif not self._hand_on(connection):
             self._idle.append((self._clock.monotonic(), connection))
             self._sweep_later()
 
     def drop(self, connection: Connection) -> None:
         """Back after something odd: closed at once."""
+        self._leaving.add(connection)
         connection.abort()
 
     async def close(self) -> None:
@@ -71,11 +73,9 @@ class Pool:
         self._closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        leaving = [connection for _, connection in self._idle]
-        self._idle.clear()
-        for connection in leaving:
-            connection.quit(self._timeout.quit)
-        for connection in leaving:
+        while self._idle:
+            self._leave(self._idle.popleft()[1])
+        for connection in [*self._leaving]:
             await connection.closed
 
     # --- inside ---
@@ -85,8 +85,12 @@ class Pool:
             _, connection = self._idle.pop()
             if connection.is_usable:
                 return connection
-            connection.abort()
+            self.drop(connection)
         return None
+
+    def _leave(self, connection: Connection) -> None:
+        self._leaving.add(connection)
+        connection.quit(self._timeout.quit)
 
     async def _turn(self, until: float) -> Connection | None:
         """Wait for a connection that another gives back, or (None) for a slot."""
@@ -95,7 +99,7 @@ class Pool:
         self._waiting.append(turn)
         timer = loop.call_later(max(0.0, until - self._clock.monotonic()), _expire, turn)
         if self._idle:  # it is not wanted, so we want a fresh one: the oldest makes room
-            self._idle.popleft()[1].quit(self._timeout.quit)
+            self._leave(self._idle.popleft()[1])
         try:
             return await turn
         except asyncio.CancelledError:
@@ -121,6 +125,7 @@ class Pool:
         return connection
 
     def _closed(self, connection: Connection) -> None:
+        self._leaving.discard(connection)
         for entry in self._idle:
             if entry[1] is connection:
                 self._idle.remove(entry)
@@ -153,7 +158,7 @@ class Pool:
         self._sweeper = None
         overdue = self._clock.monotonic() - self._hop.idle
         while self._idle and self._idle[0][0] <= overdue:
-            self._idle.popleft()[1].quit(self._timeout.quit)
+            self._leave(self._idle.popleft()[1])
         self._sweep_later()
 
 

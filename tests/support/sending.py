@@ -1,0 +1,54 @@
+"""A hop of ours towards a `FakeHop`, with short timeouts, and what it records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from relay.address import Address
+from relay.clock import SystemClock
+from relay.config.models import Hop, HopTls, Timeout
+from relay.envelope import Client, Envelope
+from relay.fact import Fact
+from relay.forward.deliver import SmtpHop
+from relay.message import Message
+from relay.outcome import Outcome
+
+SENDER = Address("ann", "example.org")
+ANN, BOB, CAT = Address("ann", "example.com"), Address("bob", "example.com"), Address("cat", "example.com")
+CONTENT = b"From: ann@example.org\r\nSubject: a test\r\n\r\nhello\r\n"
+PHASES = (
+    "connect", "greeting", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "data_block", "final_dot", "quit",
+)  # fmt: skip
+CLIENT = Client("submission", "submission", ip_address("127.0.0.1"), 40000)
+
+
+class Sending:
+    """An SmtpHop and its facts. Keywords that are fields of Timeout or Hop go there."""
+
+    def __init__(self, port: int, *, hostname: str = "relay.example.org", phase: float = 5.0, **keys: object) -> None:
+        times = dict.fromkeys(PHASES, phase)
+        times |= {name: keys.pop(name) for name in [*keys] if name in times}
+        values = {"host": ("127.0.0.1",), "tls": HopTls.NONE} | keys
+        self.facts: list[Fact] = []
+        timeout = Timeout.model_construct(**Timeout().model_dump() | times)
+        self.hop = SmtpHop("out", Hop(port=port, **values), timeout, hostname, SystemClock(), self.facts.append)
+
+    async def deliver(
+        self,
+        *recipients: Address,
+        content: bytes = CONTENT,
+        within: float = 30.0,
+        change: Callable[[Envelope], None] = lambda envelope: None,
+    ) -> tuple[Outcome, ...]:
+        envelope = Envelope("id0", CLIENT, SENDER, recipients=list(recipients))
+        change(envelope)
+        message = Message.parse(content)
+        return await self.hop.deliver(envelope, message, recipients or (ANN,), time.monotonic() + within)
+
+    async def close(self) -> None:
+        await self.hop.close()
+
+    def events(self) -> list[str]:
+        return [fact.event for fact in self.facts]
