@@ -155,11 +155,11 @@ def read_file(file: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        name, colon, rest = line.partition(":")
+        name, _, rest = line.partition(":")
         name, words = name.strip(), rest.split()
-        fault = _fault(name, colon, words) or (f"{name} stands twice" if name in entries else "")
-        if fault:
-            problems.append(Problem(str(file), f"line {number}", fault))
+        wrong = fault(name, words) or (f"{name} stands twice" if name in entries else "")
+        if wrong:
+            problems.append(Problem(str(file), f"line {number}", wrong))
         else:
             entries[name] = (words[0], tuple(words[1:]))
     if problems:
@@ -167,12 +167,12 @@ def read_file(file: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
     return entries
 
 
-def _fault(name: str, colon: str, words: Sequence[str]) -> str:
-    """What is wrong with one line; never with the hash in it."""
-    if not colon or not name or not words:
+def fault(name: str, words: Sequence[str]) -> str:
+    """What is wrong with the login `name`, whose words are its hash and senders; never with the hash in it."""
+    if not name or not words:
         return "write `name: hash sender …`; `relay password` makes the hash"
-    if not name.isprintable() or " " in name:
-        return "the name must be one printable word"
+    if not name.isprintable() or set(name) & set(" :#"):
+        return "the name must be one printable word without colon or #"
     try:
         if argon2.extract_parameters(words[0]).type is not argon2.Type.ID:
             return "the hash is not argon2id; `relay password` makes one"

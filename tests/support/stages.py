@@ -1,0 +1,96 @@
+"""Stages that answer as the test says, and listeners that hand their mail to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from relay import reply
+from relay.accept.listener import Listeners
+from relay.accept.login import Logins
+from relay.address import Address
+from relay.clock import SystemClock
+from relay.config.models import Config
+from relay.envelope import Envelope
+from relay.fact import Fact
+from relay.reply import Reply
+
+
+class Scripted:
+    """Takes everything, unless `answers` has a Reply or an exception for "sender", "recipient", "receive".
+
+    received: envelope and content of each message that came; `arrived` is set with each.
+    gate: when given, `receive` waits for it.
+    """
+
+    def __init__(self, **answers: Reply | Exception) -> None:
+        self.answers: dict[str, Reply | Exception] = answers
+        self.received: list[tuple[Envelope, bytes]] = []
+        self.arrived = asyncio.Event()
+        self.gate: asyncio.Event | None = None
+
+    async def sender(self, envelope: Envelope) -> Reply:
+        return self._answer("sender", reply.SENDER_OK)
+
+    async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
+        return self._answer("recipient", reply.RECIPIENT_OK)
+
+    async def receive(self, envelope: Envelope, content: bytearray) -> Reply:
+        self.received.append((envelope, bytes(content)))
+        self.arrived.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        return self._answer("receive", reply.accepted(envelope.id))
+
+    @property
+    def contents(self) -> list[bytes]:
+        return [content for _, content in self.received]
+
+    def _answer(self, stage: str, default: Reply) -> Reply:
+        answer = self.answers.get(stage, default)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Listening:
+    """Running listeners: `address(name)`, and the `facts` they recorded."""
+
+    def __init__(self, listeners: Listeners, facts: list[Fact]) -> None:
+        self.listeners, self.facts = listeners, facts
+
+    def address(self, name: str) -> tuple[str, int]:
+        return self.listeners.addresses[name]
+
+    def of(self, event: str) -> list[Fact]:
+        return [fact for fact in self.facts if fact.event == f"accept.{event}"]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until `holds()`, for at most 20 seconds."""
+        await until(holds)
+
+
+async def until(holds: Callable[[], bool], patience: float = 20.0) -> None:
+    """Wait until `holds()`; fail when it does not in `patience` seconds."""
+    async with asyncio.timeout(patience):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def listening(
+    stages: Any, tables: Mapping[str, Any] | None = None, *, logins: Logins | None = None, drain: float = 5.0
+) -> AsyncIterator[Listening]:
+    """Listeners as in config.toml (default: one `capture`) on free ports, until the block ends."""
+    facts: list[Fact] = []
+    given = {"hostname": "relay.test", **(tables or {"listener": {"capture": {"role": "capture"}}})}
+    for settings in given["listener"].values():
+        settings.setdefault("port", 0)
+    listeners = Listeners(Config.model_validate(given), stages, logins, SystemClock(), facts.append)
+    await listeners.start()
+    try:
+        yield Listening(listeners, facts)
+    finally:
+        await listeners.drain(drain)
