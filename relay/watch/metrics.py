@@ -78,7 +78,7 @@ class Metrics:
             "pipeline.answered": self._count_answered,
             "edit.signed": lambda values: self._signed.labels(_word(values, "domain")).inc(),
             "edit.unsigned": lambda values: self._unsigned.labels(_word(values, "domain")).inc(),
-            "forward.tls": lambda values: self._tls.labels("hop", _word(values, "version")).inc(),
+            "forward.connected": self._count_hop_tls,
         }
 
     def record(self, fact: Fact) -> None:
@@ -107,6 +107,10 @@ class Metrics:
         listener = _word(values, "listener")
         self._messages.labels(listener, _result(values)).inc()
         self._answers.labels(listener).observe(_number(values, "elapsed_ms") / 1000)
+
+    def _count_hop_tls(self, values: Values) -> None:
+        if version := _word(values, "tls"):
+            self._tls.labels("hop", version).inc()
 
 
 def _word(values: Values, key: str) -> str:

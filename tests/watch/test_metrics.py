@@ -1,0 +1,173 @@
+"""Each fact is counted under labels that no stranger can choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from relay import __version__
+from relay.fact import Fact
+from relay.watch.metrics import Metrics
+
+Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def samples(metrics: Metrics) -> Samples:
+    """What Prometheus would read: (name, labels) to value."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.expose().decode())
+        for sample in family.samples
+    }
+
+
+def counted(*facts: Fact) -> Samples:
+    metrics = Metrics()
+    for fact in facts:
+        metrics.record(fact)
+    return samples(metrics)
+
+
+IN = {"listener": "gateway"}
+PEER = {"ip": "203.0.113.9", "port": 50000}
+HOP = {"hop": "mailbox", "host": "mx.example.net", "to": ["bob@example.net"], "elapsed_ms": 1500.0}
+
+
+@pytest.mark.parametrize(
+    ("event", "values", "name", "labels"),
+    [
+        ("accept.connected", IN | PEER, "relay_connections_total", IN),
+        ("accept.connected", IN | PEER, "relay_connections_open", IN),
+        ("accept.refused", IN | {"reply": "421 4.7.0 x", "why": "x"}, "relay_connections_refused_total", IN),
+        (
+            "accept.rejected",
+            IN | {"stage": "rcpt", "reply": "550 5.7.1 no"},
+            "relay_rejections_total",
+            {"stage": "rcpt", "result": "rejected"},
+        ),
+        (
+            "accept.rejected",
+            IN | {"stage": "mail", "reply": "452 4.3.1 no"},
+            "relay_rejections_total",
+            {"stage": "mail", "result": "deferred"},
+        ),
+        (
+            "accept.tls",
+            IN | {"version": "TLSv1.3"},
+            "relay_tls_connections_total",
+            {"side": "client", "version": "TLSv1.3"},
+        ),
+        ("accept.login", IN | {"login": "ann", "result": "failed"}, "relay_login_total", {"result": "failed"}),
+        ("accept.received", IN | {"size": 5}, "relay_message_size_bytes_count", IN),
+        ("pipeline.answered", IN | {"reply": "250 2.0.0 OK"}, "relay_messages_total", IN | {"result": "accepted"}),
+        ("pipeline.answered", IN | {"reply": "451 4.3.0 x"}, "relay_messages_total", IN | {"result": "deferred"}),
+        ("pipeline.answered", IN | {"reply": "550 5.7.1 x"}, "relay_messages_total", IN | {"result": "rejected"}),
+        ("pipeline.answered", IN | {"reply": "250 x"}, "relay_answer_duration_seconds_count", IN),
+        (
+            "edit.signed",
+            {"domain": "example.org", "selectors": ["a"]},
+            "relay_dkim_signed_total",
+            {"domain": "example.org"},
+        ),
+        ("edit.unsigned", {"domain": "example.org"}, "relay_dkim_unsigned_total", {"domain": "example.org"}),
+        ("forward.delivered", HOP, "relay_delivery_total", {"hop": "mailbox", "result": "delivered"}),
+        ("forward.deferred", HOP, "relay_delivery_total", {"hop": "mailbox", "result": "deferred"}),
+        ("forward.refused", HOP, "relay_delivery_total", {"hop": "mailbox", "result": "refused"}),
+        ("forward.ambiguous", HOP, "relay_delivery_total", {"hop": "mailbox", "result": "ambiguous"}),
+        ("forward.delivered", HOP, "relay_delivery_duration_seconds_count", {"hop": "mailbox"}),
+        (
+            "forward.connected",
+            HOP | {"tls": "TLSv1.2"},
+            "relay_tls_connections_total",
+            {"side": "hop", "version": "TLSv1.2"},
+        ),
+        ("inbox.stored", {"hop": "inbox", "size": 5}, "relay_delivery_total", {"hop": "inbox", "result": "delivered"}),
+        (
+            "inbox.trouble",
+            {"hop": "inbox", "cause": "x"},
+            "relay_delivery_total",
+            {"hop": "inbox", "result": "deferred"},
+        ),
+        ("inbox.trouble", {"hop": "inbox", "cause": "x"}, "relay_trouble_total", {"stage": "inbox"}),
+        ("forward.trouble", HOP | {"cause": "connect: refused"}, "relay_trouble_total", {"stage": "forward"}),
+    ],
+)
+def test_what_a_fact_counts(event: str, values: dict[str, object], name: str, labels: dict[str, str]) -> None:
+    key = (name, tuple(sorted(labels.items())))
+    metrics = Metrics()
+    assert samples(metrics).get(key, 0) == 0
+    metrics.record(Fact(event, "1m80vg2g4exwx61e", values))
+    metrics.record(Fact(event, "1m80vg2g4exwx61e", values))
+    assert samples(metrics)[key] == 2
+
+
+def test_open_connections_go_up_and_down() -> None:
+    opened, closed = Fact("accept.connected", "", IN | PEER), Fact("accept.closed", "", IN | PEER)
+    found = counted(opened, opened, opened, closed)
+    assert found["relay_connections_open", (("listener", "gateway"),)] == 2
+    assert found["relay_connections_total", (("listener", "gateway"),)] == 3
+
+
+def test_durations_are_in_seconds_and_sizes_in_octets() -> None:
+    found = counted(
+        Fact("forward.delivered", "", HOP),
+        Fact("accept.received", "", IN | {"size": 12_345}),
+        Fact("pipeline.answered", "", IN | {"reply": "250 x", "elapsed_ms": 250}),
+    )
+    assert found["relay_delivery_duration_seconds_sum", (("hop", "mailbox"),)] == 1.5
+    assert found["relay_message_size_bytes_sum", (("listener", "gateway"),)] == 12_345
+    assert found["relay_answer_duration_seconds_sum", (("listener", "gateway"),)] == 0.25
+
+
+def test_a_plain_connection_to_a_hop_is_no_tls_connection() -> None:
+    assert not [name for name, _ in counted(Fact("forward.connected", "", HOP | {"tls": ""})) if "_tls_" in name]
+
+
+def test_an_unknown_fact_counts_nothing() -> None:
+    before, after = counted(), counted(Fact("some.thing", "x", {"listener": "gateway", "reply": "250"}))
+    assert {name for name, _ in before} == {name for name, _ in after}
+
+
+FACTS = [
+    "accept.connected accept.closed accept.refused accept.rejected accept.tls accept.login accept.received",
+    "pipeline.answered edit.signed edit.unsigned edit.not_ours forward.connected forward.delivered forward.deferred",
+    "forward.refused forward.ambiguous forward.trouble inbox.stored inbox.trouble pipeline.trouble",
+]
+
+
+def test_nothing_that_a_stranger_chooses_becomes_a_label() -> None:
+    foreign = {
+        **{
+            key: f"canary-{key}"
+            for key in ("ip", "helo", "from", "to", "login", "host", "why", "cause", "text", "selectors")
+        },
+        **{"size": 1, "elapsed_ms": 1, "reply": "550 5.1.1 canary-reply"},
+    }
+    ours = {"listener": "gateway", "hop": "mailbox", "stage": "rcpt", "version": "TLSv1.3", "result": "ok", "tls": ""}
+    found = Metrics()
+    for event in " ".join(FACTS).split():
+        domain = "canary-domain" if event == "edit.not_ours" else "example.org"
+        found.record(Fact(event, "canary-id", {**foreign, **ours, "domain": domain}))
+    assert b"canary" not in found.expose()
+
+
+def test_a_fact_without_its_values_is_no_fault() -> None:
+    """A fact is recorded in the middle of a delivery: counting must never raise."""
+    metrics = Metrics()
+    for event in " ".join(FACTS).split():
+        metrics.record(Fact(event))
+        metrics.record(Fact(event, "", {"size": "many", "elapsed_ms": None, "reply": None, "tls": 3}))
+
+
+def test_the_version_and_the_process_are_there() -> None:
+    found = counted()
+    assert [dict(labels)["version"] for name, labels in found if name == "relay_build_info"] == [__version__]
+    assert found["process_resident_memory_bytes", ()] > 0
+
+
+def test_two_relays_in_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.record(Fact("accept.connected", "", IN))
+    assert ("relay_connections_total", (("listener", "gateway"),)) not in samples(other)
