@@ -251,14 +251,21 @@ class Channel(aiosmtpd.SMTP):
         timeout = self.service.config.timeout
         self._is_in_handshake = True
         try:
-            transport = await self.loop.start_tls(
-                self.transport,
-                self,
-                self.service.context,  # type: ignore[arg-type]
-                server_side=True,
-                ssl_handshake_timeout=timeout.tls_handshake,
-                ssl_shutdown_timeout=timeout.write,
+            handshake = self.loop.create_task(
+                self.loop.start_tls(
+                    self.transport,
+                    self,
+                    self.service.context,  # type: ignore[arg-type]
+                    server_side=True,
+                    ssl_handshake_timeout=timeout.tls_handshake,
+                    ssl_shutdown_timeout=timeout.write,
+                )
             )
+            await asyncio.sleep(0)  # now the TLS layer is the transport's protocol, and will be connected next
+            if self._buffer:
+                self.loop.call_soon(_feed, self.transport.get_protocol(), bytes(self._buffer))
+                self._buffer.clear()
+            transport = await handshake
         except OSError as error:  # ssl.SSLError and ConnectionError are such
             reason = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
             self.session.note("tls", {"failed": str(reason), "ip": str(self.session.ip)})
@@ -280,3 +287,15 @@ class Channel(aiosmtpd.SMTP):
         if not self._is_lost:
             self.transport.abort()
             self.connection_lost(error)
+
+
+def _feed(protocol: Any, octets: bytes) -> None:
+    """Hand a TLS layer what came before it: on uvloop a pause in `connection_made` does not hold."""
+    if isinstance(protocol, Channel):  # the handshake failed before it began
+        return
+    while octets:
+        room = protocol.get_buffer(len(octets))
+        taken = min(len(room), len(octets))
+        room[:taken] = octets[:taken]
+        protocol.buffer_updated(taken)
+        octets = octets[taken:]
