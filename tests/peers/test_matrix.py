@@ -141,7 +141,7 @@ class Bed:
             }[name]()
             server = self._stack.enter_context(context)
             folder = self._folder / name
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             tables = relay_tables(server, self.certificates, folder)
             self._servers[name] = server, self._stack.enter_context(running_relay(folder, tables))
         return self._servers[name]

@@ -65,6 +65,7 @@ def running_relay(folder: Path, tables: Mapping[str, Any]) -> Iterator[RelayProc
     listeners = {name: {"port": free_port(), **listener} for name, listener in tables["listener"].items()}
     defaults = {"hostname": HOSTNAME, "data": str(folder / "data"), "web": {"port": web}, "log": {"level": "debug"}}
     config = folder / "relay.toml"
+    config.touch(mode=0o600)  # it may hold passwords
     config.write_text(to_toml({**defaults, **tables, "listener": listeners}))
     log = folder / "relay.log"
     with log.open("ab") as output:
