@@ -88,7 +88,8 @@ def ask(host: str, port: int, timeout: float) -> tuple[bool, str]:
         response = connection.getresponse()
         content = response.read(65536)
     except (OSError, http.client.HTTPException) as error:
-        return False, f"not ready: {host} port {port}: {escape(str(error)) or type(error).__name__}"
+        cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return False, f"not ready: {host} port {port}: {escape(cause)}"
     finally:
         connection.close()
     if response.status == 200:
