@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
 from relay.address import Address
-from relay.clock import SystemClock
+from relay.clock import Clock, SystemClock
 from relay.config.models import Hop, HopTls, Timeout
 from relay.envelope import Client, Envelope
 from relay.fact import Fact
@@ -27,13 +26,22 @@ CLIENT = Client("submission", "submission", ip_address("127.0.0.1"), 40000)
 class Sending:
     """An SmtpHop and its facts. Keywords that are fields of Timeout or Hop go there."""
 
-    def __init__(self, port: int, *, hostname: str = "relay.example.org", phase: float = 5.0, **keys: object) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        hostname: str = "relay.example.org",
+        phase: float = 5.0,
+        clock: Clock | None = None,
+        **keys: object,
+    ) -> None:
         times = dict.fromkeys(PHASES, phase)
         times |= {name: keys.pop(name) for name in [*keys] if name in times}
         values = {"host": ("127.0.0.1",), "tls": HopTls.NONE} | keys
+        self.clock = clock or SystemClock()
         self.facts: list[Fact] = []
         timeout = Timeout.model_construct(**Timeout().model_dump() | times)
-        self.hop = SmtpHop("out", Hop(port=port, **values), timeout, hostname, SystemClock(), self.facts.append)
+        self.hop = SmtpHop("out", Hop(port=port, **values), timeout, hostname, self.clock, self.facts.append)
 
     async def deliver(
         self,
@@ -45,7 +53,7 @@ class Sending:
         envelope = Envelope("id0", CLIENT, SENDER, recipients=list(recipients))
         change(envelope)
         message = Message.parse(content)
-        return await self.hop.deliver(envelope, message, recipients or (ANN,), time.monotonic() + within)
+        return await self.hop.deliver(envelope, message, recipients or (ANN,), self.clock.monotonic() + within)
 
     async def close(self) -> None:
         await self.hop.close()
