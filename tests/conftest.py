@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
+
+uvloop.new_event_loop().close()  # libuv's signal pipe is opened once for the process and kept
 
 SETTLE = 2.0  # seconds for closed connections to have gone on both sides
 _FOLDER = Path("/proc/self/fd")

@@ -36,7 +36,7 @@ _HELP = Reply(214, "0.0", "RFC 5321")
 class Smtp(Channel):
     """One client's session, from 220 to 221."""
 
-    _is_in_data = False
+    reading: DotReader | None = None  # the message that is being sent to us
     _is_counted = False
     _is_over = False
     _may_be_text = False  # the client may take its own DATA for accepted, and send text
@@ -81,7 +81,7 @@ class Smtp(Channel):
 
     def shut_down(self, *, patient: bool) -> None:
         """The relay stops: end a session that waits for its client. patient: not one that sends a message."""
-        if not (patient and self._is_in_data):
+        if not (patient and self.reading):
             self.interrupt(HangUp(replies.SHUTTING_DOWN, "draining"))
         if not patient and self._is_in_handshake:
             self.abort()
@@ -300,17 +300,15 @@ class Smtp(Channel):
         await self.flush()
         reservation = Reservation(self.service.load, self.service.settings.max_message_size)
         try:
-            reader = DotReader(reservation.grow)
-            self._is_in_data = True
-            if not await self._read_content(reader):
+            self.reading = DotReader(reservation.grow)
+            if not await self._read_content(self.reading):
                 return None
-            self._is_in_data = False
-            content, refused = reader.content, reader.refused
-            del reader
+            content, refused = self.reading.content, self.reading.refused
+            self.reading = None
             reply = session.refused_content(refused) if refused else await session.receive(content)
         finally:
             # Whatever happened, no second message may use this envelope.
-            self._is_in_data = False
+            self.reading = None
             reservation.release()
             session.reset()
         if self._is_lost:

@@ -52,6 +52,13 @@ class SmtpClient:
             replies.append(reply)
         return replies
 
+    async def read_to_end(self) -> bytes:
+        """Every octet until the server closes the connection."""
+        try:
+            return await asyncio.wait_for(self._reader.read(), self._patience)
+        except ConnectionError:
+            return b""
+
     async def start_tls(self, context: ssl.SSLContext) -> None:
         await asyncio.wait_for(self._writer.start_tls(context, server_hostname="localhost"), self._patience)
 
