@@ -45,7 +45,9 @@ class Metrics:
 
         self._connections = counter("connections", "client connections taken", "listener")
         self._connected = Gauge("relay_connections_open", "client connections open", ["listener"], registry=registry)
-        self._refused = counter("connections_refused", "client connections turned away", "listener")
+        self._refused = counter(
+            "connections_refused", "client connections turned away or ended by us", "listener", "why"
+        )
         self._rejected = counter("rejections", "replies 4xx and 5xx to clients before the pipeline", "stage", "result")
         self._messages = counter("messages", "messages answered after the final dot", "listener", "result")
         self._sizes = Histogram(
@@ -70,9 +72,11 @@ class Metrics:
         self._counts: dict[str, Callable[[Values], None]] = {
             "accept.connected": self._count_connected,
             "accept.closed": lambda values: self._connected.labels(_word(values, "listener")).dec(),
-            "accept.refused": lambda values: self._refused.labels(_word(values, "listener")).inc(),
+            "accept.refused": lambda values: self._refused.labels(
+                _word(values, "listener"), _word(values, "why")
+            ).inc(),
             "accept.rejected": lambda values: self._rejected.labels(_word(values, "stage"), _result(values)).inc(),
-            "accept.tls": lambda values: self._tls.labels("client", _word(values, "version")).inc(),
+            "accept.tls": lambda values: self._tls.labels("client", _word(values, "version") or "failed").inc(),
             "accept.login": lambda values: self._logins.labels(_word(values, "result")).inc(),
             "accept.received": self._count_received,
             "pipeline.answered": self._count_answered,

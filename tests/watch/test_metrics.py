@@ -40,7 +40,12 @@ HOP = {"hop": "mailbox", "host": "mx.example.net", "to": ["bob@example.net"], "e
     [
         ("accept.connected", IN | PEER, "relay_connections_total", IN),
         ("accept.connected", IN | PEER, "relay_connections_open", IN),
-        ("accept.refused", IN | {"reply": "421 4.7.0 x", "why": "x"}, "relay_connections_refused_total", IN),
+        (
+            "accept.refused",
+            IN | {"reply": "421 4.7.0 x", "why": "limit"},
+            "relay_connections_refused_total",
+            IN | {"why": "limit"},
+        ),
         (
             "accept.rejected",
             IN | {"stage": "rcpt", "reply": "550 5.7.1 no"},
@@ -58,6 +63,12 @@ HOP = {"hop": "mailbox", "host": "mx.example.net", "to": ["bob@example.net"], "e
             IN | {"version": "TLSv1.3"},
             "relay_tls_connections_total",
             {"side": "client", "version": "TLSv1.3"},
+        ),
+        (
+            "accept.tls",
+            {"failed": "no shared cipher"},
+            "relay_tls_connections_total",
+            {"side": "client", "version": "failed"},
         ),
         ("accept.login", IN | {"login": "ann", "result": "failed"}, "relay_login_total", {"result": "failed"}),
         ("accept.received", IN | {"size": 5}, "relay_message_size_bytes_count", IN),
@@ -139,13 +150,18 @@ FACTS = [
 
 def test_nothing_that_a_stranger_chooses_becomes_a_label() -> None:
     foreign = {
-        **{
-            key: f"canary-{key}"
-            for key in ("ip", "helo", "from", "to", "login", "host", "why", "cause", "text", "selectors")
-        },
+        **{key: f"canary-{key}" for key in ("ip", "helo", "from", "to", "login", "host", "cause", "text", "selectors")},
         **{"size": 1, "elapsed_ms": 1, "reply": "550 5.1.1 canary-reply"},
     }
-    ours = {"listener": "gateway", "hop": "mailbox", "stage": "rcpt", "version": "TLSv1.3", "result": "ok", "tls": ""}
+    ours = {
+        "listener": "gateway",
+        "hop": "mailbox",
+        "why": "limit",
+        "stage": "rcpt",
+        "version": "TLSv1.3",
+        "result": "ok",
+        "tls": "",
+    }
     found = Metrics()
     for event in " ".join(FACTS).split():
         domain = "canary-domain" if event == "edit.not_ours" else "example.org"
