@@ -17,8 +17,8 @@ from tests.support.clients import Transport
 from tests.support.mail import make_mail, with_token
 from tests.support.postfix import running_postfix
 from tests.support.raw_client import raw_client
+from tests.support.recorder import Recorder, running_recorder
 from tests.support.relay_process import RelayProcess, running_relay
-from tests.support.smtp_sink import Recorder, running_recorder
 
 pytestmark = pytest.mark.xdist_group("smuggling")
 
@@ -114,7 +114,7 @@ def test_what_is_hidden_in_a_message_leaves_as_part_of_one_clean_message(
         assert recipients == [b"TO:<bob@recorder.example>"]
         assert token.encode() in content
         assert b"\r\nfake\r\n" in content
-    wire = b"".join(recorder.sessions)
+    wire = recorder.wire
     assert not BARE.search(wire), BARE.findall(wire)
     assert b"\x00" not in wire
 
@@ -145,7 +145,7 @@ def test_postfix_with_its_old_defaults_gets_one_message_for_one(tmp_path: Path) 
 def test_the_recorder_would_see_a_smuggled_message() -> None:
     with running_recorder() as recorder:
         smuggle(recorder.port, b"\n.\r\n", "recorder.example")
-    assert [reverse_path for reverse_path, _, _ in recorder.transactions] == [
-        b"FROM:<ann@client.example>",
-        b"FROM:<smuggled@client.example>",
-    ]
+        assert [taken.reverse_path for taken in recorder.transactions] == [
+            b"FROM:<ann@client.example>",
+            b"FROM:<smuggled@client.example>",
+        ]

@@ -24,6 +24,7 @@ ssl_cert = <{chain}
 ssl_key = <{key}
 disable_plaintext_auth = no
 auth_mechanisms = plain login
+auth_failure_delay = 0
 mail_location = maildir:{folder}/mail
 first_valid_uid = 1
 submission_max_mail_size = 32M
@@ -37,6 +38,12 @@ passdb {{
 userdb {{
   driver = static
   args = uid=nobody gid=nogroup home={folder}/mail
+}}
+service anvil {{
+  # No penalty for failed logins: all tests come from one address.
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service submission-login {{
   inet_listener submission {{
