@@ -339,7 +339,7 @@ def _check_hop_login(key: Key, hop: Hop, world: World) -> Iterator[Finding]:
                 (*key, "tls"),
                 f'"{hop.tls}" could send the password to {away[0]} in clear; set "required" or "implicit"',
             )
-    secret = hop.password.get_secret_value() if hop.password else None
+    secret = hop.password.get_secret_value() if hop.password is not None else None
     if hop.password_file is not None:
         file, fault = attempt(world.read, hop.password_file)
         if file:

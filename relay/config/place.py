@@ -25,12 +25,8 @@ class Places:
                 self._lines.setdefault(key[:depth], line)
 
     def line(self, key: Key) -> int:
-        """The line of `key`, or of the closest table or inline table around it; 0 if there is none."""
-        while key:
-            if key in self._lines:
-                return self._lines[key]
-            key = key[:-1]
-        return 0
+        """The line of `key`, a table's or a value's; 0 if it does not stand there by itself."""
+        return self._lines.get(key, 0)
 
 
 def _keys(text: str) -> Iterator[tuple[Key, int]]:

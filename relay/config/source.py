@@ -65,7 +65,7 @@ def read(
     Raises ConfigError with all problems.
     """
     world = world or this_world()
-    if path is None and "RELAY_CONFIG" in environ:
+    if path is None and environ.get("RELAY_CONFIG"):
         path = Path(environ["RELAY_CONFIG"])
     if path is None and DEFAULT.exists():
         path = DEFAULT
@@ -181,7 +181,9 @@ class _Layers:
     def validate(self) -> tuple[Config | None, list[Problem]]:
         try:
             # Strict as JSON: text becomes an enum or a path, but "25" no number and 1 no true.
-            return Config.model_validate_json(json.dumps(self._tree, default=str), strict=True), []
+            # TOML's dates, which nothing here wants, become what nothing takes.
+            text = json.dumps(self._tree, default=lambda date: {"a date": str(date)})
+            return Config.model_validate_json(text, strict=True), []
         except ValidationError as error:
             problems = []
             for one in error.errors(include_url=False):
@@ -195,15 +197,16 @@ class _Layers:
 
     def source(self, key: Key) -> str:
         """Where an operator finds `key`: a variable, the command line, or file:line."""
-        for length in range(len(key), 0, -1):
-            if setting := self._outside.get(key[:length]):
+        while key:  # from the key itself to the tables around it
+            if setting := self._outside.get(key):
                 return setting.source
-        line = self._places.line(key)
-        # A table that is in no file came from outside as a whole.
-        for outside, setting in self._outside.items():
-            if outside[: len(key)] == key and not line:
-                return setting.source
-        return f"{self._source}:{line}" if line else self._source
+            if line := self._places.line(key):
+                return f"{self._source}:{line}"
+            for inside, setting in self._outside.items():
+                if inside[: len(key)] == key:  # a table that is in no file
+                    return setting.source
+            key = key[:-1]
+        return self._source
 
     def _is_hidden(self, location: tuple[int | str, ...]) -> bool:
         setting = self._outside.get(tuple(str(part) for part in location))

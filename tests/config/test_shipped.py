@@ -1,0 +1,158 @@
+"""The shipped file, the examples, and what `render` prints: all of it loads to what it came from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from relay.config.models import Config
+from relay.config.shipped import render, text
+from relay.config.source import load, read
+from tests.support.configuration import GOOD
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "docs/examples").glob("*.toml"))
+SCHEMA = Config.model_json_schema()
+
+
+def test_the_file_in_the_repository_is_the_shipped_text() -> None:
+    assert (ROOT / "config.toml").read_text() == text(), "run: relay config print --shipped > config.toml"
+
+
+def test_the_relay_runs_on_that_text_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    without = load(None, {})
+    (tmp_path / "config.toml").write_text(text())
+    assert load(None, {}) == without
+
+
+def test_it_is_one_relay_for_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = read(None, {})
+    config = loaded.config
+    assert not loaded.warnings
+    assert {name: (one.role, one.host, one.port) for name, one in config.listener.items()} == {
+        "submission": ("submission", "127.0.0.1", 2525),
+        "gateway": ("gateway", "127.0.0.1", 2526),
+        "capture": ("capture", "127.0.0.1", 1025),
+    }
+    assert (config.web.host, config.web.port) == ("127.0.0.1", 8025)
+    assert {key.algorithm for key in config.domain["example"].key.values()} == {"rsa-sha256", "ed25519-sha256"}
+    assert len({key.selector for key in config.domain["example"].key.values()}) == 2
+    assert all(key.generate for key in config.domain["example"].key.values())
+    assert [hop.kind for hop in config.hop.values()] == ["inbox"]
+    assert config.data == tmp_path / "data"
+
+
+def test_every_key_of_the_models_is_in_it() -> None:
+    def fields(schema: dict[str, object]) -> set[str]:
+        return {
+            name
+            for model, one in schema["$defs"].items()  # type: ignore[attr-defined]
+            for name in one.get("properties", {})
+        }
+
+    for name in fields(SCHEMA) - {"key"}:
+        assert re.search(rf"^#?{name} = ", text(), re.MULTILINE), name
+
+
+def test_three_lines_make_a_real_next_hop(tmp_path: Path) -> None:
+    changed = text()
+    for old, new in (
+        ('hostname = "localhost"', 'hostname = "relay.example.org"'),  # (1)
+        ('kind = "inbox"', '#kind = "inbox"'),  # (2)
+        ('#host = ["smtp.example.net"]', 'host = ["smtp.example.net"]'),  # (3)
+    ):
+        assert changed.count(f"\n{old}") == 1
+        changed = changed.replace(f"\n{old}", f"\n{new}")
+    (tmp_path / "config.toml").write_text(changed)
+    loaded = read(tmp_path / "config.toml", {})
+    assert loaded.config.hop["next"].host == ("smtp.example.net",)
+    assert not loaded.warnings
+
+
+def test_what_is_shown_as_a_default_is_one(tmp_path: Path) -> None:
+    """Every `#key = value` may be taken out of its comment: it is TOML and the models know it."""
+    taken_out = re.sub(r"^#(?=[a-z_]+ = )", "", text(), flags=re.MULTILINE)
+    from relay.config.explain import explain
+
+    tree = tomllib.loads(taken_out)
+    try:
+        Config.model_validate(tree)
+    except ValueError as error:
+        raise AssertionError([explain(one, False) for one in error.errors()]) from None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example(tmp_path: Path, example: Path) -> None:
+    content = example.read_text()
+    assert len([line for line in content.splitlines() if line.strip()]) <= 15
+    assert content in (ROOT / "docs/configuration.md").read_text()
+    jsonschema.validate(tomllib.loads(content), SCHEMA)
+    # A key that `relay keys new` would have made.
+    (tmp_path / "config.toml").write_text(content.replace('.pem" }', '.pem", generate = true }'))
+    loaded = read(tmp_path / "config.toml", {})
+    assert not loaded.warnings
+
+
+def test_there_are_three_examples() -> None:
+    assert [example.stem for example in EXAMPLES] == ["dev", "gateway", "smart-host"]
+
+
+ROUND_TRIPS = [
+    GOOD,
+    text(),
+    *(example.read_text().replace('.pem" }', '.pem", generate = true }') for example in EXAMPLES),
+    GOOD + 'tls = "none"\nidle = "250ms"\nsource_address = "::1"\nehlo = "a.b"\n[hop.Zwei_b-2]\nkind = "inbox"\n',
+    GOOD + '[route.last]\nhop = "mailbox"\nsender_domain = ["", "b\u00fccher.example"]\n[timeout]\ndns = "1.5s"\n',
+    GOOD.replace('["@example.org"]', """['"a \\\\ b"@example.org', "*"]"""),
+]
+
+
+@pytest.mark.parametrize("before", ROUND_TRIPS)
+def test_what_is_printed_loads_to_the_same(tmp_path: Path, before: str) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text(before)
+    config = load(first, {})
+    second.write_text(render(config))
+    assert load(second, {}) == config
+    assert list(load(second, {}).route) == list(config.route)  # their order counts
+
+
+def test_a_printed_configuration_holds_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch(mode=0o600)
+    (tmp_path / "secret").write_text("canary-7391")
+    (tmp_path / "config.toml").write_text(GOOD + 'tls = "required"\nusername = "u"\npassword_file = "secret"\n')
+    config = load(tmp_path / "config.toml", {})
+    printed = render(config)
+    assert "7391" not in printed
+    (tmp_path / "again.toml").write_text(printed)
+    assert load(tmp_path / "again.toml", {}) == config  # by way of password_file
+
+
+@pytest.mark.parametrize("content", [GOOD, text()])
+def test_the_schema_takes_what_loads(content: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(tomllib.loads(content), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("port = 2525", "prot = 2525"),
+        ("port = 2525", "port = '2525'"),
+        ("port = 2525", "port = 65536"),
+        ('"submission"', '"mx"'),
+        ("[route.all]", "[timeout]\ndns = '5 secs'\n[route.all]"),
+        ("[route.all]", "[limit]\nmemory = '5 mb'\n[route.all]"),
+        ('hostname = "relay.example.org"', ""),
+    ],
+)
+def test_the_schema_refuses_what_does_not_load(old: str, new: str) -> None:
+    assert old in GOOD
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomllib.loads(GOOD.replace(old, new, 1)), SCHEMA)
