@@ -1,3 +1,11 @@
-"""Configuration: `units` (durations, sizes), `models` (what may be set), `source` (file and environment
-into models, with the place of every error), `checks` (what only the whole can be asked), `shipped`
-(models printed as `config.toml`)."""
+"""Configuration, from text to a frozen `Config`.
+
+`units`, `names`   what one value may look like
+`models`           what may be set, table by table; `shape` asks them which keys there are
+`environment`      RELAY_ variables and the command line as keys
+`place`, `explain` where a fault stands, and what it is, in a sentence
+`files`, `networks` what a key file, a certificate, a network or a host is
+`checks`           what only the whole can be asked
+`source`           all of these in turn: the one to call
+`shipped`          `config.toml`, and any configuration, printed
+"""
