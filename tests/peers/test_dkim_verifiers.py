@@ -15,8 +15,8 @@ from relay.edit.sign import sign
 from relay.publish.keys import new_key, zone_record
 from tests.support.dkim_verifiers import Checked, mail_dkim, opendkim
 from tests.support.knot import running_knot
+from tests.support.recorder import running_recorder
 from tests.support.relay_process import running_relay
-from tests.support.smtp_sink import running_recorder
 
 pytestmark = pytest.mark.xdist_group("dkim-verifiers")
 
@@ -118,6 +118,6 @@ def test_what_the_next_hop_gets_from_the_relay_verifies(published: Published, tm
             smtplib.SMTP("127.0.0.1", relay.ports["submission"], local_hostname="client.example") as client,
         ):
             client.sendmail(sender, ["bob@example.com"], content)
-    [(_, _, arrived)] = recorder.transactions
+        [(_, _, arrived)] = recorder.transactions
     assert opendkim(arrived, published.port, tmp_path) == [Checked("r1", "pass"), Checked("e1", "pass")]
     assert mail_dkim(arrived, published.port)[0] == Checked("r1", "pass")
