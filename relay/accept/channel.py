@@ -28,6 +28,8 @@ from relay.reply import Reply
 
 HIGH_WATER = 64 * 1024  # octets held unread before the client must wait
 MAX_SKIPPED = 64 * 1024  # octets of a line too long that are read on for its end
+LINGER = 3.0  # seconds, and
+MAX_LINGER = 2**20  # octets, that are still taken from a client that sends on while we hang up
 _NOT_A_VERB = b"\x00\x16\x80"  # what SMB, a TLS ClientHello and an SSLv2 hello begin with
 
 # It logs every command, and with DEBUG every line of a message.
@@ -35,11 +37,15 @@ logging.getLogger("mail.log").setLevel(logging.WARNING)
 
 
 class HangUp(Exception):
-    """The session ends: `reply` is the last one, `why` is for the log."""
+    """The session ends: `reply` is the last one, `why` is for the log.
 
-    def __init__(self, reply: Reply | None, why: str) -> None:
+    lingers: the client may be sending; to close at once would make its kernel drop our last words.
+    """
+
+    def __init__(self, reply: Reply | None, why: str, *, lingers: bool = True) -> None:
         self.reply = reply
         self.why = why
+        self.lingers = lingers
         super().__init__(why)
 
 
@@ -73,6 +79,7 @@ class Channel(aiosmtpd.SMTP):
         self._is_reading_paused = False
         self._is_writing_paused = False
         self._is_in_handshake = False
+        self._lingered = -1  # octets thrown away since we hung up; -1 before
         self._waiter: asyncio.Future[bool] | None = None
         self._is_deaf = False
         self._drained: asyncio.Future[None] | None = None
@@ -86,6 +93,11 @@ class Channel(aiosmtpd.SMTP):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._lingered >= 0:
+            self._lingered += len(data)
+            if self._lingered > MAX_LINGER:
+                self.transport.abort()
+            return
         self._buffer += data
         if len(self._buffer) > HIGH_WATER and not self._is_reading_paused:
             self._is_reading_paused = True
@@ -97,7 +109,7 @@ class Channel(aiosmtpd.SMTP):
         """A half-close: what was begun goes on, and its reply is still taken. TLS knows no half-close."""
         self._is_at_end = True
         self._wake()
-        return self.session.tls is None
+        return self.session.tls is None and self._lingered < 0
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_lost = self._is_at_end = True
@@ -203,13 +215,19 @@ class Channel(aiosmtpd.SMTP):
         return None
 
     async def read_line(self, seconds: float) -> bytes | None:
-        """The next line; None when the client has gone. Replies go out before it is waited for."""
+        """The next line; None when the client has gone. Replies go out before it is waited for.
+
+        `seconds` are for the whole line: octets that drip in do not buy more time.
+        """
+        until = 0.0
         while (line := self.take_line()) is None:
             await self.flush()
             if self._is_at_end:
                 return None
-            if not await self.wait(seconds):
-                raise HangUp(replies.IDLE_TOO_LONG, "idle")
+            now = self.loop.time()
+            until = until or now + seconds
+            if now >= until or not await self.wait(until - now):
+                raise HangUp(replies.IDLE_TOO_LONG, "idle", lingers=False)
         return line
 
     async def push(self, status: str | bytes) -> None:
@@ -235,11 +253,21 @@ class Channel(aiosmtpd.SMTP):
                 self._drained = None
                 self._deadline = math.inf
 
-    def hang_up(self) -> None:
+    def hang_up(self, *, lingers: bool = False) -> None:
         """Close; what was said still goes out, unless the client does not take it."""
-        if not self._is_lost:
+        if self._is_lost:
+            return
+        patience = self.service.config.timeout.write
+        if lingers and not self._is_at_end and self.transport.can_write_eof():
+            self._lingered = 0
+            self._buffer.clear()
+            self.transport.write_eof()
+            if self._is_reading_paused:
+                self.transport.resume_reading()
+            patience = min(patience, LINGER)
+        else:
             self.transport.close()
-            self._set_deadline(self.service.config.timeout.write)
+        self._set_deadline(patience)
 
     def abort(self) -> None:
         """Cut the connection."""

@@ -82,7 +82,7 @@ class Smtp(Channel):
     def shut_down(self, *, patient: bool) -> None:
         """The relay stops: end a session that waits for its client. patient: not one that sends a message."""
         if not (patient and self.reading):
-            self.interrupt(HangUp(replies.SHUTTING_DOWN, "draining"))
+            self.interrupt(HangUp(replies.SHUTTING_DOWN, "draining", lingers=False))
         if not patient and self._is_in_handshake:
             self.abort()
 
@@ -90,9 +90,11 @@ class Smtp(Channel):
         session = self.session
         place = {"listener": self.service.name, "ip": str(session.ip), "port": session.port}
         session.note("connected", place, "debug")
+        lingers = False
         try:
             await self._converse()
         except HangUp as end:
+            lingers = end.lingers
             if end.reply is not None:
                 self.say(end.reply)
                 self._note_refused(end.reply, end.why)
@@ -102,7 +104,7 @@ class Smtp(Channel):
         finally:
             session.reset()
         await self.flush()
-        self.hang_up()
+        self.hang_up(lingers=lingers)
 
     async def _converse(self) -> None:
         if self.service.is_implicit and not await self.start_tls():
@@ -112,7 +114,7 @@ class Smtp(Channel):
         timeout, load = self.service.config.timeout, self.service.load
         while not self._is_over:
             if self.service.is_draining:
-                raise HangUp(replies.SHUTTING_DOWN, "draining")
+                raise HangUp(replies.SHUTTING_DOWN, "draining", lingers=bool(self._buffer))
             line = await self.read_line(timeout.command_under_load if load.is_high else timeout.command)
             if line is None:
                 return
@@ -171,10 +173,13 @@ class Smtp(Channel):
     async def _answer_unknown(self, verb: str) -> None:
         if command.is_http(verb):
             raise HangUp(replies.NOT_SMTP, "HTTP")
+        if verb in _NOT_OFFERED:
+            self._may_be_text = verb == "BDAT"
+            await self._answer(replies.NOT_OFFERED)
+            return
         if self._may_be_text:
             raise HangUp(replies.TOO_MANY_ERRORS, "text behind a refused DATA")
-        self._may_be_text = verb == "BDAT"
-        await self._answer(replies.NOT_OFFERED if verb in _NOT_OFFERED else replies.UNKNOWN_COMMAND)
+        await self._answer(replies.UNKNOWN_COMMAND)
 
     async def _answer(self, reply: Reply) -> None:
         session, config = self.session, self.service.config
