@@ -50,10 +50,12 @@ def new_key(domain: str, selector: str, algorithm: Algorithm, path: Path) -> Sig
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_once(path, pem)
-    except FileExistsError:
-        raise ConfigError(Problem(str(path), "", "the file exists; a key is never overwritten")) from None
     except OSError as error:
-        raise ConfigError(Problem(str(path), "", f"the key cannot be written: {error.strerror}")) from None
+        taken = isinstance(error, FileExistsError) and path.parent.is_dir()
+        text = (
+            "the file exists; a key is never overwritten" if taken else f"the key cannot be written: {error.strerror}"
+        )
+        raise ConfigError(Problem(str(path), "", text)) from None
     return SigningKey(domain, selector, algorithm, private)
 
 

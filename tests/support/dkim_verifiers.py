@@ -61,7 +61,10 @@ def mail_dkim(message: bytes, dns_port: int) -> list[Checked]:
 
 
 def dkimpy(message: bytes, records: Mapping[str, str]) -> list[bool]:
-    """Whether dkimpy verifies each signature, in order of appearance. records: TXT values by name, no final dot."""
+    """Whether dkimpy verifies each signature, in order of appearance. records: TXT values by name, no final dot.
+
+    Raises dkim.MessageFormatError when it cannot read the message.
+    """
 
     def txt(name: bytes, timeout: float = 0) -> bytes | None:
         record = records.get(name.decode().rstrip("."))
@@ -69,4 +72,10 @@ def dkimpy(message: bytes, records: Mapping[str, str]) -> list[bool]:
 
     verifier = dkim.DKIM(message)
     count = sum(name.lower() == b"dkim-signature" for name, _ in verifier.headers)
-    return [verifier.verify(idx=index, dnsfunc=txt) for index in range(count)]
+    verified = []
+    for index in range(count):
+        try:
+            verified.append(verifier.verify(idx=index, dnsfunc=txt))
+        except dkim.ValidationError:
+            verified.append(False)
+    return verified
