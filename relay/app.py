@@ -8,7 +8,6 @@ that `/readyz` says 503 for as long as the relay drains.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from relay import __version__
 from relay.accept.listener import Listeners
@@ -18,7 +17,7 @@ from relay.config.models import Config, HopKind, Role
 from relay.edit.sign import Signer
 from relay.fact import Fact, Record
 from relay.forward.deliver import SmtpHop
-from relay.inbox.store import Inbox
+from relay.inbox.store import FILE_NAME, Inbox
 from relay.outcome import NextHop
 from relay.pipeline import Pipeline
 from relay.publish.keys import make_missing_keys
@@ -102,7 +101,7 @@ class App:
         names = [name for name, hop in self._config.hop.items() if hop.kind is HopKind.INBOX]
         if not names and all(listener.role is not Role.CAPTURE for listener in self._config.listener.values()):
             return None
-        path = Path(self._config.data) / "inbox.db"
+        path = self._config.data / FILE_NAME
         return Inbox(path, names[0] if names else "inbox", self._config.inbox.keep, clock, self.record)
 
 

@@ -31,5 +31,6 @@ def dev(port: int, web_port: int, data: Path) -> None:
                 "listener": {"capture": {"role": "capture", "port": port}},
                 "web": {"port": web_port},
             }
-        )
+        ),
+        "command line",
     )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -14,6 +14,7 @@ from relay.errors import ConfigError
 
 if TYPE_CHECKING:
     from relay.config.models import Config
+    from relay.config.source import Loaded
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -30,11 +31,21 @@ json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="P
 
 def load_or_exit(path: Path | None) -> Config:
     """The configuration; if it cannot be used, all its problems on standard error and exit 2."""
-    from relay.config.source import load
+    return read_or_exit(path).config
+
+
+def read_or_exit(path: Path | None) -> Loaded:
+    """As `load_or_exit`, with the warnings and the source's name."""
+    from relay.config.source import read
 
     try:
-        return load(path, os.environ)
+        return read(path, os.environ)
     except ConfigError as error:
-        for problem in error.problems:
-            click.echo(f"relay: {problem}", err=True)
-        sys.exit(2)
+        exit_with(error)
+
+
+def exit_with(error: ConfigError) -> NoReturn:
+    """All its problems on standard error, and exit 2."""
+    for problem in error.problems:
+        click.echo(f"relay: {problem}", err=True)
+    sys.exit(2)
