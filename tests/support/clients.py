@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support.certificates import Certificates
 from tests.support.mail import Mail
-from tests.support.peers import require
+from tests.support.peers import missing, require
 
 HELO = "client.example"
 PATIENCE = 60  # seconds for a whole mail, 10 MB too
@@ -93,6 +93,12 @@ def send_smtplib(way: Way, mail: Mail, folder: Path) -> Sent:
     return Sent(not error, error if error[:1] in "45" else "", transcript.getvalue() + error)
 
 
+def require_swaks_tls() -> None:
+    """swaks has TLS only with a Perl module that its package merely recommends."""
+    if subprocess.run(["perl", "-MNet::SSLeay", "-e1"], capture_output=True).returncode != 0:
+        missing("swaks has no TLS: apt install libnet-ssleay-perl")
+
+
 def send_swaks(way: Way, mail: Mail, folder: Path) -> Sent:
     # swaks ends the data with a CRLF of its own, even behind another one.
     path = _write(folder, mail.content.removesuffix(b"\r\n"))
@@ -100,6 +106,7 @@ def send_swaks(way: Way, mail: Mail, folder: Path) -> Sent:
     command += ["--from", mail.sender, "--to", mail.recipient, "--data", f"@{path}", "--suppress-data"]
     command += ["--timeout", str(PATIENCE)]
     if way.transport is not Transport.PLAIN:
+        require_swaks_tls()
         command.append("--tls" if way.transport is Transport.STARTTLS else "--tls-on-connect")
         command += ["--tls-verify", "--tls-ca-path", str(way.certificates.ca)]
     if way.auth is not Auth.NONE:
