@@ -1,0 +1,1 @@
+"""What things cost: `make bench`, or `make bench ARGS="proxied"` for some of the tables."""
