@@ -276,6 +276,8 @@ class Channel(aiosmtpd.SMTP):
 
     async def start_tls(self) -> bool:
         """The handshake, with its deadline. False: it failed and the connection has gone."""
+        if self._is_lost:
+            return False
         timeout = self.service.config.timeout
         self._is_in_handshake = True
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay import reply as replies
+from relay.accept import wire
 from relay.reply import Reply
 
 _END = b"\r\n.\r\n"
@@ -20,15 +22,18 @@ class DotReader:
     content: the message so far, without stuffed dots; empty once it is refused.
     received: octets taken from the wire so far.
     refused: the reply that is due after the final dot, None while all is well.
+    problem: `wire.problem` of the message so far. It is asked of each piece, so that no message
+             holds the loop for long; a piece never ends inside a CRLF, so that the answer is the same.
     """
 
-    __slots__ = ("_begun", "_grow", "_tail", "content", "received", "refused")
+    __slots__ = ("_begun", "_grow", "_tail", "content", "problem", "received", "refused")
 
     def __init__(self, grow: Callable[[int], Reply | None]) -> None:
         """grow: asked before the message grows to so many octets; a Reply refuses it."""
         self.content = bytearray()
         self.received = 0
         self.refused: Reply | None = None
+        self.problem: Reply | None = None
         self._grow = grow
         self._tail = b"\r\n"  # the CRLF of the DATA command: a dot may follow at once
         self._begun = False
@@ -64,6 +69,8 @@ class DotReader:
             self.refused = self._grow(len(self.content) + len(piece))
             if self.refused is None:
                 self.content += piece
+                if self.problem is not replies.NUL_OCTET:  # the one that cannot be repaired
+                    self.problem = wire.problem(piece) or self.problem
             else:
                 self.content = bytearray()
 

@@ -82,8 +82,8 @@ class Service:
         return self.settings.tls is ListenTls.IMPLICIT
 
     @property
-    def limits_addresses(self) -> bool:
-        """Connections from one address are counted here."""
+    def is_gateway(self) -> bool:
+        """The world sends here: connections of one address are counted, and lenience ends."""
         return self.settings.role is Role.GATEWAY
 
 
@@ -167,15 +167,13 @@ class Session(aiosmtpd.Session):
         return [*lines, "HELP"]
 
     async def mail(self, argument: bytes) -> Reply:
-        if not self.host_name:
-            return replies.HELLO_FIRST
-        if self.envelope is not None:
-            return replies.NESTED_MAIL
+        if not self.host_name or self.envelope is not None:
+            return self._rejected("mail", replies.NESTED_MAIL if self.host_name else replies.HELLO_FIRST, {})
         settings = self.service.settings
         mail = command.parse_mail(
             argument,
             extended=self.extended_smtp,
-            spaces=settings.role is not Role.GATEWAY,
+            spaces=not self.service.is_gateway,
             max_size=settings.max_message_size,
         )
         if isinstance(mail, Reply):
@@ -194,18 +192,18 @@ class Session(aiosmtpd.Session):
     async def rcpt(self, argument: bytes) -> Reply:
         envelope = self.envelope
         if envelope is None:
-            return replies.NO_SENDER if self.host_name else replies.HELLO_FIRST
+            return self._rejected("rcpt", self._nothing_open(), {})
         recipient = command.parse_rcpt(
             argument,
             extended=self.extended_smtp,
-            spaces=self.service.settings.role is not Role.GATEWAY,
+            spaces=not self.service.is_gateway,
             smtputf8=envelope.smtputf8,
         )
         if isinstance(recipient, Reply):
             return self._rejected("rcpt", recipient, {"argument": _shown(argument)}, id=envelope.id)
         if len(envelope.recipients) >= self.service.config.limit.recipients:
             self.junk += 1
-            return replies.TOO_MANY_RECIPIENTS
+            return self._rejected("rcpt", replies.TOO_MANY_RECIPIENTS, {"to": str(recipient)}, id=envelope.id)
         reply = await self.service.stages.recipient(envelope, recipient)
         if not reply.is_positive:
             addresses = {"from": _path(envelope.reverse_path), "to": str(recipient)}
@@ -216,25 +214,25 @@ class Session(aiosmtpd.Session):
     def data_refusal(self, argument: bytes) -> Reply | None:
         """Why DATA cannot begin now; None if it can."""
         if self.envelope is None:
-            return replies.NO_SENDER if self.host_name else replies.HELLO_FIRST
+            return self.refused_content(self._nothing_open())
         if not self.envelope.recipients:
-            return replies.NO_RECIPIENT
+            return self.refused_content(replies.NO_RECIPIENT)
         if argument:
-            return replies.syntax("DATA takes no argument")
+            return self.refused_content(replies.syntax("DATA takes no argument"))
         if self.service.load.memory_left <= 0:
-            return self._rejected("data", replies.OUT_OF_MEMORY, {}, id=self.envelope.id)
+            return self.refused_content(replies.OUT_OF_MEMORY)
         return None
 
     def refused_content(self, reply: Reply) -> Reply:
-        """The message behind DATA was not kept."""
+        """`reply` to DATA or to the final dot."""
         return self._rejected("data", reply, self._addresses(), id=self.envelope.id if self.envelope else "")
 
-    async def receive(self, content: bytearray) -> Reply:
-        """The reply to the final dot. Nobody else holds `content`."""
+    async def receive(self, content: bytearray, problem: Reply | None) -> Reply:
+        """The reply to the final dot. problem: `wire.problem(content)`. Nobody else changes `content`."""
         envelope = self.envelope
         if envelope is None:
             raise RuntimeError("a message without a transaction")
-        if refusal := self._make_clean(content):
+        if refusal := self._make_clean(content, problem):
             return self.refused_content(refusal)
         client = envelope.client
         values = {
@@ -293,10 +291,9 @@ class Session(aiosmtpd.Session):
         self.note("trouble", values, "error", id=self.envelope.id if self.envelope else "")
         return replies.INTERNAL
 
-    def _make_clean(self, content: bytearray) -> Reply | None:
+    def _make_clean(self, content: bytearray, found: Reply | None) -> Reply | None:
         """Refuse or repair, in place, what may not be called a message; before anything is hashed."""
         settings = self.service.settings
-        found = wire.problem(content)
         is_ours = settings.role is Role.SUBMISSION
         if found is replies.BARE_NEWLINE and is_ours and settings.bare_newline is BareNewline.NORMALIZE:
             content[:] = wire.normalize(content)
@@ -309,6 +306,9 @@ class Session(aiosmtpd.Session):
         if found is None and len(content) > settings.max_message_size:
             return replies.TOO_BIG
         return found
+
+    def _nothing_open(self) -> Reply:
+        return replies.NO_SENDER if self.host_name else replies.HELLO_FIRST
 
     def _addresses(self) -> dict[str, object]:
         if self.envelope is None:

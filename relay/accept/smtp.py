@@ -55,7 +55,7 @@ class Smtp(Channel):
         if service.is_draining:
             refusal: Reply | None = replies.SHUTTING_DOWN
         else:
-            refusal = service.load.enter(self.session.ip, per_address=service.limits_addresses)
+            refusal = service.load.enter(self.session.ip, per_address=service.is_gateway)
         if refusal is not None:
             self._note_refused(refusal, "limit" if not service.is_draining else "draining")
             if not service.is_implicit:
@@ -76,7 +76,7 @@ class Smtp(Channel):
             self.service.is_empty.set()
         if self._is_counted:
             self._is_counted = False
-            self.service.load.leave(self.session.ip, per_address=self.service.limits_addresses)
+            self.service.load.leave(self.session.ip, per_address=self.service.is_gateway)
             self.session.note("closed", {"listener": self.service.name, "ip": str(self.session.ip)}, "debug")
 
     def shut_down(self, *, patient: bool) -> None:
@@ -99,8 +99,7 @@ class Smtp(Channel):
                 self.say(end.reply)
                 self._note_refused(end.reply, end.why)
         except Exception as error:
-            session.trouble(error)
-            self.say(replies.TOO_MANY_ERRORS)
+            self.say(session.trouble(error))
         finally:
             session.reset()
         await self.flush()
@@ -112,10 +111,11 @@ class Smtp(Channel):
         if not await self._greet():
             return
         timeout, load = self.service.config.timeout, self.service.load
+        hurried = min(timeout.command, timeout.command_under_load)
         while not self._is_over:
             if self.service.is_draining:
                 raise HangUp(replies.SHUTTING_DOWN, "draining", lingers=bool(self._buffer))
-            line = await self.read_line(timeout.command_under_load if load.is_high else timeout.command)
+            line = await self.read_line(hurried if load.is_high else timeout.command)
             if line is None:
                 return
             await self._obey(line)
@@ -299,18 +299,25 @@ class Smtp(Channel):
             if self._buffer and session.login is None:
                 raise HangUp(refusal, "text behind a refused DATA")
             return refusal
-        if self._buffer and self.service.limits_addresses and session.login is None:
+        if self._buffer and self.service.is_gateway and session.login is None:
             raise HangUp(replies.OUT_OF_STEP, "text before 354")  # RFC 2920 §3.1
         self.say(replies.START_DATA)
         await self.flush()
         reservation = Reservation(self.service.load, self.service.settings.max_message_size)
         try:
             self.reading = DotReader(reservation.grow)
-            if not await self._read_content(self.reading):
-                return None
-            content, refused = self.reading.content, self.reading.refused
-            self.reading = None
-            reply = session.refused_content(refused) if refused else await session.receive(content)
+            try:
+                if not await self._read_content(self.reading):
+                    return None
+            except HangUp:
+                raise
+            except Exception as error:  # what follows is still the message, and must not run as commands
+                raise HangUp(session.trouble(error), "trouble while reading a message") from error
+            message, self.reading = self.reading, None
+            if message.refused is not None:
+                reply = session.refused_content(message.refused)
+            else:
+                reply = await session.receive(message.content, message.problem)
         finally:
             # Whatever happened, no second message may use this envelope.
             self.reading = None

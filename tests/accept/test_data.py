@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import reply
+from relay.accept import wire
 from relay.accept.data import DotReader, patience
 from relay.reply import Reply
 
@@ -45,6 +46,17 @@ def test_the_end_is_where_reading_line_by_line_finds_it(stream: bytes) -> None:
 def test_any_split_gives_the_same(stream: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     assert read([stream[a:b] for a, b in pairwise(places)]) == naive(stream)
+
+
+@given(STREAMS, st.lists(st.integers(0, 80)))
+def test_what_is_wrong_with_the_message_is_found_over_any_split(stream: bytes, cuts: list[int]) -> None:
+    stream += b"\r\n.\r\n"
+    places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    reader = DotReader(lambda octets: None)
+    for start, end in pairwise(places):
+        if reader.feed(bytearray(stream[start:end])) is not None:
+            break
+    assert reader.problem is wire.problem(reader.content)
 
 
 @given(STREAMS)

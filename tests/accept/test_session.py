@@ -197,12 +197,27 @@ async def test_a_stage_that_always_fails_costs_the_client_its_session() -> None:
         assert said == ["451 4.3.0"] * 10 + ["421 4.7.0"]
 
 
+async def test_trouble_while_a_message_is_read_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the message would run as commands."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("secret")
+
+    async with listening(Scripted()) as relay, smtp_client(relay.address("capture")) as client:
+        await client.read()
+        await client.converse(*OPEN, b"DATA")
+        monkeypatch.setattr("relay.accept.data.DotReader.feed", fail)
+        client.send(b"x\r\nNOOP\r\n.\r\nNOOP\r\n")
+        assert [code(text) for text in await client.rest()] == ["451 4.3.0"]
+        assert len(relay.of("trouble")) == 1
+
+
 async def test_refusals_of_the_stages_go_back_as_they_are_and_into_a_fact() -> None:
     stages = Scripted(recipient=reply.NO_RELAY)
     async with listening(stages) as relay, smtp_client(relay.address("capture")) as client:
         await client.read()
         assert await client.converse(*OPEN, b"DATA") == ["250", "250 2.1.0", "550 5.7.1", "554 5.5.1"]
-        (fact,) = relay.of("rejected")
+        fact, _ = relay.of("rejected")
         assert fact.values == {
             "stage": "rcpt",
             "reply": str(reply.NO_RELAY),

@@ -62,6 +62,15 @@ class SmtpClient:
     async def start_tls(self, context: ssl.SSLContext) -> None:
         await asyncio.wait_for(self._writer.start_tls(context, server_hostname="localhost"), self._patience)
 
+    async def ended(self) -> None:
+        """The server has closed or cut the connection; what it said is not read."""
+        while not (self._reader.at_eof() or self._writer.transport.is_closing()):
+            if not self._writer.transport.is_reading():  # type: ignore[attr-defined]
+                await asyncio.sleep(0.1)
+                self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(0.01)
+            self._reader._buffer.clear()  # type: ignore[attr-defined]
+
     def half_close(self) -> None:
         """FIN: we send no more, but read on."""
         self._writer.write_eof()
