@@ -46,6 +46,9 @@ _TOKEN = re.compile(
 _COMMENT_PART = re.compile(r"[^()\\\x00-\x08\x0a-\x1f\x7f]+|\\[\t -~\u0080-\U0010ffff]|[()]")
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 def tokens(text: str) -> Iterator[Token]:
     """The tokens of an unfolded field value, in order; their texts together are `text`."""
     at = 0
@@ -56,7 +59,7 @@ def tokens(text: str) -> Iterator[Token]:
         else:
             found = _TOKEN.match(text, at)
             end = found.end() if found else 0
-            kind = Kind(found.lastgroup) if found and found.lastgroup else Kind.BROKEN
+            kind = _KINDS[found.lastgroup or ""] if found else Kind.BROKEN
         if not end:
             yield Token(Kind.BROKEN, text[at:])
             return

@@ -15,6 +15,7 @@ from relay.lexical import Kind, Token, tokens, unfold
 from relay.message import Field
 
 MAX_NAME = 2048  # octets in front of the first ";", folds and comments included
+MAX_WORDS = 32  # the same in words; the grammar has two
 
 
 def claims(field: Field, authserv_id: str) -> bool:
@@ -39,7 +40,7 @@ def _name(value: bytes) -> list[str]:
     words: list[str] = []
     apart = True  # the next text begins a word
     for token in tokens(text):
-        if token.kind is Kind.BROKEN:
+        if token.kind is Kind.BROKEN or len(words) > MAX_WORDS:
             return []
         if token.text == ";":
             return words
