@@ -139,8 +139,9 @@ class Connector:
         self, phase: Phase, seconds: float, until: float, client: aiosmtplib.SMTP | None = None
     ) -> AsyncIterator[None]:
         """Give the block `seconds`, but not past `until`, and make Trouble of whatever it raises."""
+        seconds = min(seconds, until - self.clock.monotonic())
         try:
-            async with asyncio.timeout(min(seconds, until - self.clock.monotonic())):
+            async with asyncio.timeout(seconds):
                 yield
         except Trouble:
             raise
@@ -156,8 +157,10 @@ class Connector:
             if phase is Phase.CONNECT:
                 raise Trouble(phase, Fault.UNREACHABLE, error.strerror or "no connection") from None
             raise Trouble(phase, Fault.CUT, "connection closed") from None
-        except Exception as error:  # the library's, or Python's on what the hop sent it; its text may hold a password
-            raise Trouble(phase, Fault.GARBAGE, type(error).__name__) from None
+        except (aiosmtplib.SMTPException, ValueError, RuntimeError) as error:
+            # What the library, or Python, makes of a hop's nonsense. Its text may hold a password.
+            fault = Fault.UNREACHABLE if phase is Phase.CONNECT else Fault.GARBAGE
+            raise Trouble(phase, fault, type(error).__name__) from None
         if client is not None and client.protocol is not None and client.protocol._buffer:
             raise Trouble(phase, Fault.GARBAGE, "more than one reply")
 

@@ -75,8 +75,8 @@ class Pool:
             self._sweeper.cancel()
         while self._idle:
             self._leave(self._idle.popleft()[1])
-        for connection in [*self._leaving]:
-            await connection.closed
+        while self._leaving:
+            await asyncio.wait([connection.closed for connection in self._leaving])
 
     # --- inside ---
 

@@ -77,7 +77,7 @@ class Session:
 
 
 class FakeHop:
-    """tls: offers STARTTLS with it, or (implicit) speaks it from the first octet. login: (name, password)."""
+    """tls: offers STARTTLS with it, or (implicit) speaks it from the first octet. login: offers AUTH."""
 
     def __init__(
         self,
@@ -88,10 +88,14 @@ class FakeHop:
         tls: ssl.SSLContext | None = None,
         implicit: bool = False,
         login: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.script = {stage: list(do) if isinstance(do, list) else do for stage, do in (script or {}).items()}
         self.extensions, self.name, self.tls, self.implicit, self.login = extensions, name, tls, implicit, login
+        self.host, self.port = host, port
         self.sessions: list[Session] = []
+        self.peers: list[str] = []  # the address that each session came from
         self.open = 0  # connections now
         self.peak = 0  # connections at once, at most
         self.accepted: list[bytes] = []  # contents answered 250, dots unstuffed
@@ -102,8 +106,8 @@ class FakeHop:
 
     async def __aenter__(self) -> FakeHop:
         context = self.tls if self.implicit else None
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context, limit=2**22)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=context, limit=2**22)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(
@@ -136,7 +140,9 @@ class FakeHop:
         self._tasks.add(task)
         session = Session()
         self.sessions.append(session)
-        await self._count(1)
+        self.peers.append(writer.get_extra_info("peername")[0])
+        self.open += 1
+        self.peak = max(self.peak, self.open)
         try:
             await self._talk(session, reader, writer)
         except (_Over, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -144,7 +150,8 @@ class FakeHop:
         finally:
             writer.transport.abort()
             self._tasks.discard(task)
-            await asyncio.shield(self._count(-1))
+            self.open -= 1
+            await self._note("closed")
 
     async def _talk(self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         secure = self.implicit
@@ -255,12 +262,6 @@ class FakeHop:
                 with suppress(OSError, ssl.SSLError):
                     await writer.wait_closed()
         raise _Over
-
-    async def _count(self, change: int) -> None:
-        self.open += change
-        self.peak = max(self.peak, self.open)
-        async with self._changed:
-            self._changed.notify_all()
 
     async def _note(self, stage: str) -> None:
         self._reached[stage] += 1

@@ -36,7 +36,7 @@ class Sending:
         **keys: object,
     ) -> None:
         times = dict.fromkeys(PHASES, phase)
-        times |= {name: keys.pop(name) for name in [*keys] if name in times}
+        times |= {name: keys.pop(name) for name in [*keys] if name in times and not isinstance(keys[name], str)}
         values = {"host": ("127.0.0.1",), "tls": HopTls.NONE} | keys
         self.clock = clock or SystemClock()
         self.facts: list[Fact] = []
