@@ -65,8 +65,9 @@ class Pool:
 
     def drop(self, connection: Connection) -> None:
         """Back after something odd: closed at once."""
-        self._leaving.add(connection)
-        connection.abort()
+        if not connection.closed.done():
+            self._leaving.add(connection)
+            connection.abort()
 
     async def close(self) -> None:
         """Take leave on all idle connections; those in use follow when they are given back."""
@@ -89,8 +90,9 @@ class Pool:
         return None
 
     def _leave(self, connection: Connection) -> None:
-        self._leaving.add(connection)
-        connection.quit(self._timeout.quit)
+        if not connection.closed.done():
+            self._leaving.add(connection)
+            connection.quit(self._timeout.quit)
 
     async def _turn(self, until: float) -> Connection | None:
         """Wait for a connection that another gives back, or (None) for a slot."""
