@@ -25,6 +25,8 @@ from relay.watch import logs
 from relay.watch.metrics import Metrics
 from relay.watch.web import Web
 
+_PROBE = 2.0  # seconds that the start waits to hear what next hops take
+
 
 class App:
     """The relay as a whole: `start`, then `stop`. `addresses` names where each listener really listens."""
@@ -34,6 +36,7 @@ class App:
         self._config, self._log = config, log
         self._metrics = Metrics()
         self._ready = False
+        self._probes: asyncio.Future[list[None]] | None = None
         for fact in make_missing_keys(config.domain, clock):
             self.record(fact)
         self._inbox = self._make_inbox(clock)
@@ -43,7 +46,7 @@ class App:
                 self._hops[name] = SmtpHop(name, hop, config.timeout, config.hostname, clock, self.record)
             elif self._inbox is not None:
                 self._hops[name] = self._inbox
-        logins = Logins.read(config.login, clock) if config.login.file else None
+        logins = self._logins = Logins.read(config.login, clock) if config.login.file else None
         pipeline = Pipeline(
             config,
             self._hops,
@@ -71,6 +74,9 @@ class App:
             if self._inbox is not None:
                 await self._inbox.open()
             web_port = await self._web.start(self._config.web.host, self._config.web.port)
+            # A hop that takes long to answer is promised everything until it has.
+            self._probes = asyncio.gather(*(hop.probe() for hop in self._hops.values()))
+            await asyncio.wait([self._probes], timeout=_PROBE)
             await self._listeners.start()
         except BaseException:
             await self.stop()
@@ -90,9 +96,14 @@ class App:
             self.record(Fact("app.stopping"))
         self._ready = False
         await self._listeners.drain(self._config.timeout.drain)
+        if self._probes is not None:
+            self._probes.cancel()
+            await asyncio.wait([self._probes])
         await asyncio.gather(*(hop.close() for hop in self._hops.values() if hop is not self._inbox))
         if self._inbox is not None:
             await self._inbox.close()
+        if self._logins is not None:
+            self._logins.close()
         await self._web.stop()
         self.record(Fact("app.stopped"))
 

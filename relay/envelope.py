@@ -46,12 +46,26 @@ class Client:
     login: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """What the sender of a message wants to hear about one recipient (RFC 3461 §4.1, §4.2).
+
+    on:       the value of NOTIFY=, upper case; "" when not given.
+    original: the value of ORCPT= as it came, xtext and all; "" when not given.
+    """
+
+    on: str = ""
+    original: str = ""
+
+
 @dataclass(slots=True)
 class Envelope:
     """One transaction (RFC 5321 §3.3). It grows from MAIL to the final dot, then stays as it is.
 
     reverse_path: None is `<>`. size: octets declared with SIZE=, 0 when not.
     eight_bit:    BODY=8BITMIME was given. smtputf8: SMTPUTF8 was given.
+    ret, envid:   the values of RET= and ENVID= (RFC 3461 §4.3, §4.4) as they came; "" when not given.
+    notify:       for recipients that came with NOTIFY= or ORCPT=.
     """
 
     id: str
@@ -61,3 +75,6 @@ class Envelope:
     eight_bit: bool = False
     smtputf8: bool = False
     recipients: list[Address] = field(default_factory=list)
+    ret: str = ""
+    envid: str = ""
+    notify: dict[Address, Notify] = field(default_factory=dict)

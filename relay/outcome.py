@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from relay.address import Address
+from relay.capabilities import Capabilities
 from relay.envelope import Envelope
 from relay.message import Message
 from relay.reply import DISAGREE, Reply
@@ -45,6 +46,13 @@ class NextHop(Protocol):
 
         until: on the monotonic clock; every wait before our final dot ends by then.
         """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it takes, as it last said; EVERYTHING before it was seen."""
+
+    async def probe(self) -> None:
+        """See what it takes, before the first message. Trouble is recorded, never raised."""
 
     async def close(self) -> None: ...
 

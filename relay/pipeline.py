@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from relay.address import Address
 from relay.author import parse_author
+from relay.capabilities import EVERYTHING, Capabilities, common
 from relay.clock import Clock
 from relay.config.models import Config, Role
 from relay.decide.permission import refuse_author, refuse_recipient, refuse_sender
@@ -19,7 +20,7 @@ from relay.envelope import Envelope
 from relay.errors import CannotSign, MalformedAddress, MalformedMessage
 from relay.fact import Fact, Record
 from relay.forward.remembered import Remembered
-from relay.forward.route import choose
+from relay.forward.route import choose, reachable
 from relay.message import Message
 from relay.outcome import NextHop, disagree, one_reply
 from relay.reply import (
@@ -51,6 +52,11 @@ class Pipeline:
         self._config, self._hops, self._inbox, self._signer = config, hops, inbox, signer
         self._senders, self._clock, self._record = senders, clock, record
         self._remembered = Remembered(clock)
+
+    def capabilities(self, listener: str) -> Capabilities:
+        if self._config.listener[listener].role is Role.CAPTURE:
+            return EVERYTHING
+        return common(self._hops[name].capabilities for name in reachable(self._config.route, listener))
 
     async def sender(self, envelope: Envelope) -> Reply:
         listener = self._config.listener[envelope.client.listener]

@@ -23,6 +23,7 @@ from relay.accept.limits import Ip, Load
 from relay.accept.login import Login, Logins, LoginsBusy
 from relay.accept.sasl import MECHANISMS, Credentials
 from relay.address import Address
+from relay.capabilities import Capabilities
 from relay.clock import Clock
 from relay.config.models import BareNewline, Config, Listener, ListenTls, LongLines, Role
 from relay.envelope import Client, Envelope, Tls, new_id
@@ -32,6 +33,10 @@ from relay.reply import Reply
 
 class Stages(Protocol):
     """What a session hands its mail to."""
+
+    def capabilities(self, listener: str) -> Capabilities:
+        """What every next hop behind this listener takes: EHLO promises no more."""
+        ...
 
     async def sender(self, envelope: Envelope) -> Reply:
         """At MAIL; a positive reply opens the transaction."""
@@ -153,13 +158,10 @@ class Session(aiosmtpd.Session):
 
     def capabilities(self) -> list[str]:
         """The lines of the reply to EHLO, behind our name."""
-        lines = [
-            "PIPELINING",
-            f"SIZE {self.service.settings.max_message_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-        ]
+        taken = self.service.stages.capabilities(self.service.name)
+        own = self.service.settings.max_message_size
+        lines = ["PIPELINING", f"SIZE {min(own, taken.size) if taken.size else own}", "ENHANCEDSTATUSCODES"]
+        lines += ["8BITMIME"] * taken.eight_bit + ["SMTPUTF8"] * taken.smtputf8
         if self.service.settings.tls is ListenTls.STARTTLS and self.tls is None:
             lines.append("STARTTLS")
         if self.offers_login and not self.needs_tls:

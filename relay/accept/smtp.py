@@ -111,7 +111,7 @@ class Smtp(Channel):
         if not await self._greet():
             return
         timeout, load = self.service.config.timeout, self.service.load
-        hurried = min(timeout.command, timeout.command_under_load)
+        hurried = min(timeout.command, self.service.config.stress.command)
         while not self._is_over:
             if self.service.is_draining:
                 raise HangUp(replies.SHUTTING_DOWN, "draining", lingers=bool(self._buffer))

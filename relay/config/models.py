@@ -18,6 +18,7 @@ from relay.config.names import (
     BindAddress,
     DomainName,
     HostName,
+    HttpsUrl,
     Mailbox,
     Name,
     NextHost,
@@ -56,7 +57,34 @@ class HopTls(StrEnum):
 
 class HopKind(StrEnum):
     SMTP = "smtp"
+    LMTP = "lmtp"  # RFC 2033: a mailbox server that answers for each recipient
     INBOX = "inbox"
+
+
+class Identify(StrEnum):
+    """How a next hop of ours learns who the real client is."""
+
+    NONE = "none"
+    XCLIENT = "xclient"
+    PROXY_V2 = "proxy-v2"
+
+
+class OnTrouble(StrEnum):
+    """What a recipient hears when the next hop cannot be asked about him."""
+
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
+class RatePer(StrEnum):
+    LOGIN = "login"
+    IP = "ip"
+    SENDER = "sender"
+
+
+class SaslMechanism(StrEnum):
+    XOAUTH2 = "xoauth2"
+    OAUTHBEARER = "oauthbearer"
 
 
 class BareNewline(StrEnum):
@@ -84,6 +112,11 @@ class Algorithm(StrEnum):
     ED25519 = "ed25519-sha256"
 
 
+class Certificate(Table):
+    certificate: Path = Field(description="PEM file with the certificate chain; its names are the ones it serves")
+    key: Path = Field(description="PEM file with its key, readable by its owner only")
+
+
 class Listener(Table):
     role: Role = Field(description="submission | gateway | capture")
     host: BindAddress = Field("127.0.0.1", description="address to bind")
@@ -93,12 +126,26 @@ class Listener(Table):
     key: Path | None = Field(
         None, examples=["tls.key"], description="PEM file with the certificate's key, readable by its owner only"
     )
+    sni: dict[Name, Certificate] = Field(
+        default_factory=dict, description="further certificates, chosen by the name the client asks for"
+    )
     require_tls: bool = Field(False, description="with starttls: refuse mail and logins before STARTTLS")
+    proxy_from: tuple[AnyNetwork, ...] = Field(
+        (), description="load balancers that say who the client is (PROXY v1, v2); then nobody else may connect"
+    )
     allow: tuple[AnyNetwork, ...] = Field((), description="submission: networks that may send without a login")
     senders: tuple[Sender, ...] = Field(
         (), description='submission: what those networks may send as: addresses, "@domain", or "*"'
     )
     domains: tuple[DomainName, ...] = Field((), description="gateway: the domains that mail is taken for")
+    recipients: Path | None = Field(
+        None,
+        examples=["recipients"],
+        description='gateway: file of the recipients there are, one a line: an address or "@domain"',
+    )
+    verify_recipients: bool = Field(
+        False, description="gateway: ask the next hop at RCPT whether it knows the recipient; see [verify]"
+    )
     allow_plaintext_login: bool = Field(False, description="take passwords without TLS; loads only on loopback")
     max_message_size: Size = Field(25 * 1024**2, gt=0, description="larger messages get 552")
     bare_newline: BareNewline = Field(
@@ -116,6 +163,8 @@ ROLE_KEYS = {
     "bare_newline": (Role.SUBMISSION,),
     "long_lines": (Role.SUBMISSION,),
     "domains": (Role.GATEWAY,),
+    "recipients": (Role.GATEWAY,),
+    "verify_recipients": (Role.GATEWAY,),
     "allow_plaintext_login": (Role.SUBMISSION, Role.CAPTURE),
 }
 
@@ -160,6 +209,40 @@ class Limit(Table):
     memory: Size = Field(512 * 1024**2, gt=0, description="octets of messages in memory at once; beyond that 452")
 
 
+class Rate(Table):
+    """Sliding windows. Who is above a rate hears 4xx and sends again later; nobody is locked out."""
+
+    per: RatePer = Field(description="login | ip | sender")
+    window: Duration = Field(3600.0, gt=0, description="length of the window")
+    messages: int = Field(0, ge=0, description="messages in it; 0: any number")
+    recipients: int = Field(0, ge=0, description="recipients in it; 0: any number")
+    listener: tuple[str, ...] = Field((), description="names of listeners; none: any")
+
+
+class Stress(Table):
+    """In force while more connections are open than `above` says: the same settings, harsher."""
+
+    above: int = Field(80, ge=1, le=100, description="percent of limit.connections")
+    command: Wait = Field(60.0, description="for timeout.command")
+    data_idle: Wait = Field(60.0, description="for timeout.data_idle")
+    errors: int = Field(3, ge=1, description="for limit.errors")
+    junk: int = Field(20, ge=1, description="for limit.junk")
+    login_failures: int = Field(1, ge=1, description="for limit.login_failures")
+
+
+class Verify(Table):
+    """Answers of next hops about recipients, for listeners with verify_recipients."""
+
+    positive: Duration = Field(31 * 86400.0, gt=0, description="how long a known recipient stays known")
+    positive_refresh: Duration = Field(7 * 86400.0, gt=0, description="how old it is when it is asked for again")
+    negative: Duration = Field(3 * 86400.0, gt=0, description="how long an unknown recipient stays unknown")
+    negative_refresh: Duration = Field(3 * 3600.0, gt=0, description="how old it is when it is asked for again")
+    on_trouble: OnTrouble = Field(
+        OnTrouble.ACCEPT, description="accept | defer a recipient whom the hop cannot be asked about"
+    )
+    keep: int = Field(100_000, ge=1, description="answers kept; the oldest go first")
+
+
 class Key(Table):
     selector: DomainName = Field(description="the selector (RFC 6376 §3.1)")
     file: Path = Field(description="PEM file with the private key, readable by its owner only")
@@ -177,17 +260,48 @@ class Domain(Table):
     key: dict[Name, Key] = Field(default_factory=dict, description="its keys; each one makes a signature")
 
 
+class Masquerade(Table):
+    """Addresses rewritten before signing, in MAIL FROM and in the From field. The first that matches counts."""
+
+    match: tuple[Sender, ...] = Field(description='the senders rewritten: addresses, "@domain", or "*"')
+    address: Sender = Field(description='the address instead, or "@domain" to change the domain alone')
+    listener: tuple[str, ...] = Field((), description="names of listeners; none: any submission listener")
+
+
 class Route(Table):
     """The first route, from the top, all of whose conditions hold, names the hop. Capture listeners have none."""
 
     hop: str = Field(description="the name of a [hop.…] table")
     listener: tuple[str, ...] = Field((), description="names of listeners; none: any")
+    login: tuple[str, ...] = Field((), description="names of logins; none: any, or no login")
+    sender: tuple[Sender, ...] = Field((), description='reverse-paths, addresses or "@domain"; none: any')
     sender_domain: tuple[SenderDomain, ...] = Field((), description='reverse-path domains, "" for <>; none: any')
     recipient_domain: tuple[DomainName, ...] = Field((), description="recipient domains; none: any")
 
 
+class OAuth2(Table):
+    """A login by bearer token (RFC 6749): with `refresh_token` that flow, else client credentials."""
+
+    token_url: HttpsUrl = Field(description="where tokens are asked for")
+    client_id: str = Field(description="our name there")
+    client_secret: SecretStr | None = Field(
+        None, examples=["…"], description="better as client_secret_file, or in the environment"
+    )
+    client_secret_file: Path | None = Field(
+        None, examples=["client-secret"], description="file that holds it, readable by its owner only"
+    )
+    refresh_token: SecretStr | None = Field(
+        None, examples=["…"], description="better as refresh_token_file, or in the environment"
+    )
+    refresh_token_file: Path | None = Field(
+        None, examples=["refresh-token"], description="file that holds it, readable by its owner only"
+    )
+    scope: str = Field("", description="e.g. https://outlook.office365.com/.default or https://mail.google.com/")
+    mechanism: SaslMechanism = Field(SaslMechanism.XOAUTH2, description="xoauth2 | oauthbearer (RFC 7628)")
+
+
 class Hop(Table):
-    kind: HopKind = Field(HopKind.SMTP, description="smtp | inbox (the relay's own store)")
+    kind: HopKind = Field(HopKind.SMTP, description="smtp | lmtp | inbox (the relay's own store)")
     host: tuple[NextHost, ...] = Field(
         (), examples=[["smtp.example.net"]], description="hosts, tried in turn until one takes the connection"
     )
@@ -206,6 +320,10 @@ class Hop(Table):
     )
     password_file: Path | None = Field(
         None, examples=["password"], description="file that holds the password, readable by its owner only"
+    )
+    oauth2: OAuth2 | None = Field(None, description="log in as `username` with a token instead of a password")
+    identify: Identify = Field(
+        Identify.NONE, description="none | xclient | proxy-v2: tell a server of ours who the client is"
     )
     ehlo: HostName | None = Field(
         None, examples=["relay.example.org"], description="name to say in EHLO; default: hostname"
@@ -233,7 +351,7 @@ class Timeout(Table):
         description="between two commands (RFC 5321 §4.5.3.2.7)",
         json_schema_extra={"group": "towards clients"},
     )
-    command_under_load: Wait = Field(60.0, description="the same above 80 % of limit.connections")
+    proxy: Wait = Field(5.0, description="for the PROXY header of a load balancer")
     tls_handshake: Wait = Field(30.0, description="a client's TLS handshake")
     data_idle: Wait = Field(180.0, description="between two blocks of a message (§4.5.3.2.5)")
     data_min_rate: Size = Field(500, description="octets a second that a message must keep up after the first minute")
@@ -244,7 +362,7 @@ class Timeout(Table):
     greeting: Wait = Field(300.0, description="its 220 (§4.5.3.2.1)")
     ehlo: Wait = Field(300.0, description="EHLO")
     starttls: Wait = Field(60.0, description="STARTTLS and the handshake")
-    auth: Wait = Field(60.0, description="login")
+    auth: Wait = Field(60.0, description="login, and the token for it")
     mail: Wait = Field(300.0, description="MAIL (§4.5.3.2.2)")
     rcpt: Wait = Field(300.0, description="RCPT (§4.5.3.2.3)")
     data: Wait = Field(120.0, description="its 354 (§4.5.3.2.4)")
@@ -281,6 +399,10 @@ class Config(Table):
     login: Login = Field(default_factory=Login, description="who may log in")
     delay: Delay = Field(default_factory=Delay, description="how long clients are held back on purpose")
     limit: Limit = Field(default_factory=Limit, description="how much of anything there may be")
+    rate: dict[Name, Rate] = Field(default_factory=dict, description="how much mail one client may send in a time")
+    stress: Stress = Field(default_factory=Stress, description="what changes under load")
+    verify: Verify = Field(default_factory=Verify, description="what is remembered of recipients")
+    masquerade: dict[Name, Masquerade] = Field(default_factory=dict, description="senders rewritten before signing")
     domain: dict[Name, Domain] = Field(default_factory=dict, description="what we sign for")
     route: dict[Name, Route] = Field(default_factory=dict, description="which hop takes which recipient")
     hop: dict[Name, Hop] = Field(default_factory=dict, description="where mail goes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
 
@@ -102,6 +103,15 @@ def next_host(text: str) -> str:
         raise ValueError("write a host name or an IP address, without a port; the port is `port = …`") from None
 
 
+def https_url(text: str) -> str:
+    """A URL that secrets may be sent to: https, or http on loopback."""
+    parts = urlsplit(text)
+    is_own = parts.hostname is not None and (parts.hostname == "localhost" or parts.hostname.startswith("127."))
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_own)):
+        raise ValueError('write a URL such as "https://login.example.net/token"; http will do on loopback only')
+    return text
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)
@@ -124,5 +134,6 @@ Sender = Annotated[str, AfterValidator(sender)]
 BindAddress = Annotated[str, AfterValidator(bind_address)]
 OwnAddress = Annotated[str, AfterValidator(own_address)]
 NextHost = Annotated[str, AfterValidator(next_host)]
+HttpsUrl = Annotated[str, AfterValidator(https_url)]
 # A table's name stands in variables (`__` parts them there), in log lines and in metric labels.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*$", max_length=40)]

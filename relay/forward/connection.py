@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Fit for another transaction: open, all replies taken, and nothing waits in the socket.
+        """Fit for another transaction: open, no reply to come, and nothing waits in the socket.
 
         The look at the socket sees what the event loop has not read yet: a FIN, a 421, a stray reply.
         """
@@ -83,7 +83,6 @@ class Connection(asyncio.Protocol):
             not self._lost
             and not self._transport.is_closing()
             and not self._owed
-            and not self._replies
             and self._reader.is_between_replies
             and not self._readable.poll(0)
         )

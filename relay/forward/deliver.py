@@ -6,11 +6,13 @@ Past `connect.py` and `connection.py` nobody knows aiosmtplib; past this file no
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from relay.address import Address
+from relay.capabilities import EVERYTHING, Capabilities
 from relay.clock import Clock
 from relay.config.models import Hop, HopTls, Timeout
 from relay.envelope import Envelope
@@ -45,6 +47,7 @@ class SmtpHop:
         self._connector = Connector(hop, timeout, hostname, _context(name, hop), _password(name, hop), clock)
         self._pool = Pool(hop, timeout, clock, self._open)
         self._set_aside: dict[str, float] = {}  # host: until when
+        self._capabilities = EVERYTHING
 
     @property
     def connections(self) -> int:
@@ -64,6 +67,14 @@ class SmtpHop:
         self._tell(envelope.id, outcomes, tls, self._clock.monotonic() - started)
         return outcomes
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def probe(self) -> None:
+        with suppress(Trouble):  # which `_open` has recorded
+            self._pool.give(await self._pool.take(self._clock.monotonic() + self._timeout.client_patience, ""))
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -80,7 +91,7 @@ class SmtpHop:
             verdicts = await transaction.run()
         except Trouble as trouble:
             self._pool.drop(connection)
-            if trouble.is_stale and connection.messages and not fresh:
+            if trouble.is_stale and connection.messages:  # a fresh one has carried none
                 return await self._attempt(envelope, message, recipients, until, fresh=True)
             return connection.host, connection.tls, (judge(trouble),) * len(recipients)
         except BaseException:  # cancelled, or our own mistake: who knows what the hop has heard
@@ -103,6 +114,7 @@ class SmtpHop:
                 last = trouble
             else:
                 self._set_aside.pop(host, None)
+                self._capabilities = offered(connection.extensions)
                 values = {"hop": self._name, "host": host, "tls": connection.tls}
                 self._record(Fact("forward.connected", id, values, "debug"))
                 return connection
@@ -133,6 +145,14 @@ class SmtpHop:
             if first.result is Result.AMBIGUOUS:
                 values["may_duplicate"] = first.cause
             self._record(Fact(event, id, values, level))
+
+
+def offered(extensions: Mapping[str, str]) -> Capabilities:
+    """What a hop's reply to EHLO promises. extensions: keyword in lower case, to its parameters."""
+    size = extensions.get("size", "").strip()
+    return Capabilities(
+        int(size) if size.isdecimal() else 0, "8bitmime" in extensions, "smtputf8" in extensions, "dsn" in extensions
+    )
 
 
 def _context(name: str, hop: Hop) -> ssl.SSLContext | None:

@@ -100,8 +100,6 @@ class Pool:
         turn: asyncio.Future[Connection | None] = loop.create_future()
         self._waiting.append(turn)
         timer = loop.call_later(max(0.0, until - self._clock.monotonic()), _expire, turn)
-        if self._idle:  # it is not wanted, so we want a fresh one: the oldest makes room
-            self._leave(self._idle.popleft()[1])
         try:
             return await turn
         except asyncio.CancelledError:

@@ -23,3 +23,8 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
         ):
             return route.hop
     return None
+
+
+def reachable(routes: Mapping[str, Route], listener: str) -> set[str]:
+    """The names of the hops that mail from `listener` may go to."""
+    return {route.hop for route in routes.values() if not route.listener or listener in route.listener}

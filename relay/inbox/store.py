@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from relay import reply
 from relay.address import Address
+from relay.capabilities import EVERYTHING, Capabilities
 from relay.clock import Clock
 from relay.envelope import Envelope
 from relay.errors import ConfigError, Problem
@@ -148,6 +149,13 @@ class Inbox:
             self._thread.shutdown()
             raise
         self._is_open = True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return EVERYTHING
+
+    async def probe(self) -> None:
+        """There is nothing to find out."""
 
     async def close(self) -> None:
         """Finish what was handed over, then close the file."""

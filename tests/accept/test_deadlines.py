@@ -50,7 +50,7 @@ async def _drip(client: Any, seconds: float) -> None:
 
 
 async def test_under_load_patience_is_shorter() -> None:
-    given = tables(timeout={"command": "1 h", "command_under_load": "200ms"}, limit={"connections": 1})
+    given = tables(timeout={"command": "1 h"}, stress={"command": "200ms"}, limit={"connections": 1})
     async with listening(Scripted(), given) as relay, smtp_client(relay.address("capture")) as client:
         assert [code(text) for text in await client.rest()] == ["220", "421 4.4.2"]
 

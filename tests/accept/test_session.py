@@ -115,9 +115,9 @@ async def test_ehlo_offers_what_we_do() -> None:
             "relay.test",
             "PIPELINING",
             "SIZE 26214400",
+            "ENHANCEDSTATUSCODES",
             "8BITMIME",
             "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
             "HELP",
         ]
 

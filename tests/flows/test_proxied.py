@@ -266,3 +266,15 @@ async def test_a_stop_lets_the_final_dot_finish_and_says_421_to_the_idle(tmp_pat
         await idle.close()
         await busy.close()
     assert len(box.mails) == 1
+
+
+async def test_a_listener_promises_what_its_next_hop_takes(tmp_path: Path) -> None:
+    async with (
+        mailbox(smtputf8=False, size=1000) as plain,
+        running(tables(plain.port, tmp_path), tmp_path / "data") as relay,
+    ):
+        reply = await play(relay.port("gateway"), HELLO)
+        assert "SIZE 1000" in reply
+        assert "SMTPUTF8" not in reply
+        assert "8BITMIME" in reply
+        assert "SMTPUTF8" in await play(relay.port("capture"), HELLO)

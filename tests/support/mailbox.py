@@ -41,11 +41,11 @@ class Mailbox:
 
 
 @asynccontextmanager
-async def mailbox() -> AsyncIterator[Mailbox]:
+async def mailbox(*, smtputf8: bool = True, size: int = 2**25) -> AsyncIterator[Mailbox]:
     loop, box, sessions = asyncio.get_running_loop(), Mailbox(), list[SMTP]()
 
     def session() -> SMTP:
-        made = SMTP(box, hostname="mailbox.test", loop=loop, enable_SMTPUTF8=True)
+        made = SMTP(box, hostname="mailbox.test", loop=loop, enable_SMTPUTF8=smtputf8, data_size_limit=size)
         sessions.append(made)
         return made
 

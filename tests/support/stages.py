@@ -11,6 +11,7 @@ from relay import reply
 from relay.accept.listener import Listeners
 from relay.accept.login import Logins
 from relay.address import Address
+from relay.capabilities import EVERYTHING, Capabilities
 from relay.clock import SystemClock
 from relay.config.models import Config
 from relay.envelope import Envelope
@@ -30,9 +31,13 @@ class Scripted:
         self.received: list[tuple[Envelope, bytes]] = []
         self.arrived = asyncio.Event()
         self.gate: asyncio.Event | None = None
+        self.taken = EVERYTHING  # what the next hops take
 
     async def sender(self, envelope: Envelope) -> Reply:
         return self._answer("sender", reply.SENDER_OK)
+
+    def capabilities(self, listener: str) -> Capabilities:
+        return self.taken
 
     async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
         return self._answer("recipient", reply.RECIPIENT_OK)
