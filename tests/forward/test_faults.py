@@ -138,6 +138,24 @@ async def test_a_5xx_before_mail_is_an_error_of_ours(stage: str, certificates: C
         await sending.close()
 
 
+async def test_after_a_refusal_before_mail_we_take_our_leave() -> None:
+    for stage in ("ehlo", "auth"):
+        async with FakeHop({stage: Reply("550 5.7.1 never")}, login=True) as fake:
+            sending = Sending(fake.port, username="relay", password="secret")
+            await sending.deliver(ANN)
+            await fake.all_closed()
+            assert fake.commands[-1] == b"QUIT"
+
+
+async def test_a_second_reply_to_ehlo_is_not_the_answer_to_the_login() -> None:
+    ehlo = Raw(b"250-hop.example\r\n250 AUTH PLAIN\r\n235 2.7.0 welcome\r\n")
+    async with FakeHop({"ehlo": ehlo, "auth": Reply("535 5.7.8 wrong")}) as fake:
+        sending = Sending(fake.port, username="relay", password="secret")
+        (outcome,) = await sending.deliver(ANN)
+        assert (outcome.result, outcome.cause) == (Result.TEMPORARY, "ehlo: more than one reply")
+        assert not any(command.startswith(b"AUTH") for command in fake.commands)
+
+
 async def test_a_hop_that_echoes_the_password_does_not_get_it_into_the_log(certificates: Certificates) -> None:
     secret = "AHJlbGF5AHNlY3JldA=="  # \0relay\0secret
     async with FakeHop(

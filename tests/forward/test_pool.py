@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from relay import reply
+from relay.clock import SystemClock
+from relay.config.models import Hop, Timeout
+from relay.forward.pool import Pool
 from relay.outcome import Outcome, Result
 from tests.support.clock import JumpingClock
 from tests.support.fake_hop import Action, Close, FakeHop, Raw, Reply, Reset, Stall
@@ -62,21 +66,60 @@ async def test_who_waits_too_long_is_told_so_and_loses_nobodys_turn() -> None:
         assert sending.hop.connections == 0
 
 
-async def test_a_turn_given_to_one_who_is_cancelled_in_that_moment_goes_to_the_next() -> None:
-    """The connection comes back and the waiting delivery is cancelled in one round of the loop."""
-    async with FakeHop() as fake:
-        fake.hold = asyncio.Event()
-        sending = Sending(fake.port, connections=1)
-        first = asyncio.create_task(sending.deliver(ANN))
-        await fake.reached("held")
-        gone, next_one = (asyncio.create_task(sending.deliver(BOB)) for _ in range(2))
-        await asyncio.sleep(0)
-        first.add_done_callback(lambda _: gone.cancel())
-        fake.hold.set()
-        ((outcome,),) = await asyncio.gather(next_one)
-        assert outcome.result is Result.DELIVERED
-        assert gone.cancelled()
-        await sending.close()
+class Stub:
+    """As much of a Connection as the pool sees."""
+
+    def __init__(self) -> None:
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_usable, self.messages = True, 1
+
+    def quit(self, within: float) -> None:
+        self.closed.set_result(None)
+
+    abort = lambda self: self.quit(0)  # noqa: E731
+
+
+def pool_of_stubs(opened: list[Stub], **keys: object) -> Pool:
+    async def open(until: float, id: str) -> Stub:
+        opened.append(Stub())
+        return opened[-1]
+
+    return Pool(Hop(**keys), Timeout(), SystemClock(), open)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["connection", "slot"])
+async def test_what_is_given_to_one_who_is_cancelled_in_that_moment_goes_to_the_next(given: str) -> None:
+    opened: list[Stub] = []
+    pool = pool_of_stubs(opened, connections=1)
+    until = time.monotonic() + 10
+    used = await pool.take(until, "")
+    gone, patient = (asyncio.create_task(pool.take(until, "")) for _ in range(2))
+    await asyncio.sleep(0)
+    if given == "connection":
+        pool.give(used)
+        gone.cancel()
+    else:
+        used.closed.add_done_callback(lambda _: gone.cancel())  # right behind the pool's own
+        pool.drop(used)
+    async with asyncio.timeout(5):
+        assert await patient is opened[-1]
+    assert gone.cancelled()
+    assert len(opened) == (1 if given == "connection" else 2)
+    assert pool.connections == 1
+
+
+async def test_who_asks_for_a_fresh_connection_does_not_get_a_used_one() -> None:
+    opened: list[Stub] = []
+    pool = pool_of_stubs(opened, connections=1)
+    until = time.monotonic() + 10
+    used = await pool.take(until, "")
+    asking = asyncio.create_task(pool.take(until, "", fresh=True))
+    await asyncio.sleep(0)
+    pool.give(used)
+    async with asyncio.timeout(5):
+        assert await asking is opened[1]
+    assert used.closed.done()
+    assert pool.connections == 1
 
 
 async def test_an_opening_that_fails_gives_its_slot_to_the_next() -> None:
@@ -104,6 +147,19 @@ async def test_an_idle_connection_takes_its_leave() -> None:
         await sending.deliver(ANN)
         await fake.all_closed()
         assert fake.commands[-1] == b"QUIT"
+        await sending.close()
+
+
+async def test_idleness_is_measured_from_the_last_use() -> None:
+    async with FakeHop() as fake:
+        clock = JumpingClock()  # it stands still, so the pool may look as often as it likes
+        sending = Sending(fake.port, clock=clock, idle="20ms")
+        await sending.deliver(ANN)
+        await asyncio.sleep(0.1)
+        await sending.deliver(ANN)
+        assert len(fake.sessions) == 1
+        clock.jump(1.0)
+        await fake.all_closed()
         await sending.close()
 
 
@@ -208,6 +264,23 @@ async def test_what_an_idle_hop_says_is_seen_before_the_next_use(said: bytes) ->
         assert str(outcome.reply) == "250 2.0.0 taken"
         assert len(fake.sessions) == 2
         assert fake.sessions[0].commands.count(b"DATA") == 1
+        await sending.close()
+
+
+async def test_an_idle_connection_on_which_the_hop_speaks_is_closed_at_once() -> None:
+    class Talkative(FakeHop):
+        async def _content(self, session, reader, writer):  # type: ignore[no-untyped-def]
+            await super()._content(session, reader, writer)
+            await self.unasked.wait()
+            writer.write(b"250 2.0.0 stray\r\n")
+
+    async with Talkative() as fake:
+        fake.unasked = asyncio.Event()
+        sending = Sending(fake.port)
+        await sending.deliver(ANN)
+        fake.unasked.set()
+        await fake.all_closed()
+        assert fake.commands[-1] == b"DATA"
         await sending.close()
 
 

@@ -107,7 +107,7 @@ async def test_a_354_for_a_refused_recipient_never_gets_a_lone_dot() -> None:
         (outcome,) = await sending.deliver(ANN)
         assert (outcome.result, str(outcome.reply)) == (Result.PERMANENT, "550 5.1.1 no such user")
         await fake.all_closed()
-        assert (fake.sessions[0].wires, fake.accepted) == ([], [])
+        assert (fake.sessions[0].wires, fake.sessions[0].content) == ([], [])
         assert sending.hop.connections == 0
 
 
@@ -180,15 +180,31 @@ async def test_silence_after_the_dot_is_ambiguous_and_says_that_it_may_duplicate
 async def test_after_our_dot_the_clients_patience_counts_no_more() -> None:
     async with FakeHop() as fake:
         fake.hold = asyncio.Event()
-        clock = JumpingClock()
-        sending = Sending(fake.port, clock=clock)
-        delivery = asyncio.create_task(sending.deliver(ANN, within=30.0))
+        sending = Sending(fake.port, final_dot=30.0, clock=JumpingClock())  # it stands still
+        delivery = asyncio.create_task(sending.deliver(ANN, within=0.5))
         await fake.reached("held")
-        clock.jump(31.0)
+        await asyncio.sleep(0.7)  # no race: however slow we are, it must be waited for
         fake.hold.set()
         (outcome,) = await delivery
         assert outcome.result is Result.DELIVERED
         await sending.close()
+
+
+async def test_our_dot_is_not_sent_when_the_354_uses_the_patience_up() -> None:
+    clock = JumpingClock()
+
+    class Slow(FakeHop):
+        async def _note(self, stage: str) -> None:
+            if stage == "data":
+                clock.jump(31.0)
+            await super()._note(stage)
+
+    async with Slow() as fake:
+        sending = Sending(fake.port, clock=clock)
+        (outcome,) = await sending.deliver(ANN, within=30.0)
+        assert (outcome.result, outcome.reply) == (Result.TEMPORARY, reply.HOP_TIMEOUT)
+        await fake.all_closed()
+        assert fake.sessions[0].wires == []
 
 
 async def test_our_dot_is_not_sent_once_the_clients_patience_is_over() -> None:

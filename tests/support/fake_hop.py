@@ -69,10 +69,14 @@ class _Over(Exception):
 
 @dataclass
 class Session:
-    """What one connection sent. commands: without CRLF. wires: each content as sent, final dot included."""
+    """What one connection sent.
+
+    commands: without CRLF. wires: each content as sent, final dot included. content: lines of one that has none yet.
+    """
 
     commands: list[bytes] = field(default_factory=list)
     wires: list[bytes] = field(default_factory=list)
+    content: list[bytes] = field(default_factory=list)
     tls: list[bool] = field(default_factory=list)  # for each command: was it said over TLS?
 
 
@@ -207,12 +211,13 @@ class FakeHop:
                     await self._do("other", Reply("500 5.5.2 what?"), reader, writer)
 
     async def _content(self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lines: list[bytes] = []
+        session.content = lines = []
         while not lines or lines[-1] != b".\r\n":
             lines.append(await reader.readuntil(b"\r\n"))
             if len(lines) == 1:
                 await self._do("content", Raw(b""), reader, writer)
         session.wires.append(b"".join(lines))
+        session.content = []
         if self.hold is not None:
             await self._note("held")
             await self.hold.wait()
