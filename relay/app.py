@@ -1,4 +1,4 @@
-"""Builds every part from the configuration, starts them, and ends them in the right order.
+"""Builds every part from the configuration, starts them, swaps them on reload, and ends them in the right order.
 
 Order of ending: the listeners stop taking connections and let what is in flight finish, then the
 next hops close their kept connections, then the inbox closes, and the health page goes last, so
@@ -8,55 +8,61 @@ that `/readyz` says 503 for as long as the relay drains.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from relay import __version__
 from relay.accept.listener import Listeners
 from relay.accept.login import Logins
-from relay.clock import Clock, SystemClock
+from relay.clock import Clock
 from relay.config.models import Config, HopKind, Role
 from relay.edit.sign import Signer
+from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 from relay.forward.deliver import SmtpHop
+from relay.forward.remembered import Remembered
 from relay.inbox.store import FILE_NAME, Inbox
 from relay.outcome import NextHop
 from relay.pipeline import Pipeline
 from relay.publish.keys import make_missing_keys
-from relay.watch import logs
 from relay.watch.metrics import Metrics
 from relay.watch.web import Web
 
-_PROBE = 2.0  # seconds that the start waits to hear what next hops take
+_PROBE = 2.0  # seconds that a start or reload waits to hear what next hops take
+_FIXED = ("data", "inbox", "web")  # what is opened once: a reload that changes it is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """All that one reading of the configuration made. Sessions keep the one they began with."""
+
+    config: Config
+    hops: Mapping[str, NextHop]
+    logins: Logins | None
+    pipeline: Pipeline
+
+    async def probe(self) -> None:
+        """Hear what each hop takes; one that is slow to answer is promised everything until it has."""
+        probes = asyncio.gather(*(hop.probe() for hop in self.hops.values()))
+        await asyncio.wait([probes], timeout=_PROBE)
+        probes.cancel()
+        await asyncio.wait([probes])
 
 
 class App:
-    """The relay as a whole: `start`, then `stop`. `addresses` names where each listener really listens."""
+    """The relay as a whole: `start`, `reload` as often as wanted, `stop`."""
 
     def __init__(self, config: Config, clock: Clock, log: Record) -> None:
         """log: takes every fact, besides the metrics. Raises ConfigError."""
-        self._config, self._log = config, log
+        self._clock, self._log = clock, log
         self._metrics = Metrics()
+        self._remembered = Remembered(clock)
         self._ready = False
-        self._probes: asyncio.Future[list[None]] | None = None
-        for fact in make_missing_keys(config.domain, clock):
-            self.record(fact)
-        self._inbox = self._make_inbox(clock)
-        self._hops: dict[str, NextHop] = {}
-        for name, hop in config.hop.items():
-            if hop.kind is HopKind.SMTP:
-                self._hops[name] = SmtpHop(name, hop, config.timeout, config.hostname, clock, self.record)
-            elif self._inbox is not None:
-                self._hops[name] = self._inbox
-        logins = self._logins = Logins.read(config.login, clock) if config.login.file else None
-        pipeline = Pipeline(
-            config,
-            self._hops,
-            self._inbox,
-            Signer(config.domain, clock, self.record),
-            logins.senders if logins else None,
-            clock,
-            self.record,
-        )
-        self._listeners = Listeners(config, pipeline, logins, clock, self.record)
+        # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
+        # since a reload may change that.
+        self._inbox = Inbox(config.data / FILE_NAME, "inbox", config.inbox.keep, clock, self.record)
+        self._now = self._build(config)
+        self._listeners = Listeners(config, self._now.pipeline, self._now.logins, clock, self.record)
         self._web = Web(self._metrics.expose, lambda: {"listeners": self._ready}, config.hostname)
 
     def record(self, fact: Fact) -> None:
@@ -66,61 +72,87 @@ class App:
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where each listener really listens."""
         return self._listeners.addresses
 
     async def start(self) -> None:
         """Open the inbox, bind every port. Raises ConfigError, with nothing left open."""
+        config = self._now.config
         try:
-            if self._inbox is not None:
+            if _keeps(config):
                 await self._inbox.open()
-            web_port = await self._web.start(self._config.web.host, self._config.web.port)
-            # A hop that takes long to answer is promised everything until it has.
-            self._probes = asyncio.gather(*(hop.probe() for hop in self._hops.values()))
-            await asyncio.wait([self._probes], timeout=_PROBE)
+            web_port = await self._web.start(config.web.host, config.web.port)
+            await self._now.probe()
             await self._listeners.start()
         except BaseException:
             await self.stop()
             raise
         self._ready = True
-        values: dict[str, object] = {"version": __version__, "web": f"{self._config.web.host}:{web_port}"}
-        for name, (host, port) in self.addresses.items():
-            values[name] = f"{host}:{port}"
-        self.record(Fact("app.started", "", values))
-        for name, listener in self._config.listener.items():
-            if listener.role is Role.GATEWAY:
-                # This role will check SPF, DKIM, DMARC and ARC; it does not yet, and says so.
-                self.record(Fact("app.unchecked", "", {"listener": name, "missing": "spf dkim dmarc arc"}, "warning"))
+        self._tell("app.started", {"version": __version__, "web": f"{config.web.host}:{web_port}"})
+
+    async def reload(self, config: Config) -> None:
+        """Serve new sessions by `config`. Raises ConfigError, and then nothing has changed."""
+        before = self._now
+        changed = [key for key in _FIXED if getattr(config, key) != getattr(before.config, key)]
+        if changed:
+            raise ConfigError(*(Problem("", key, "cannot change while the relay runs: restart it") for key in changed))
+        made = self._build(config)
+        try:
+            if _keeps(config):
+                await self._inbox.open()
+            await made.probe()
+            await self._listeners.replace(config, made.pipeline, made.logins)
+        except BaseException:
+            await self._close(made)
+            raise
+        self._now = made
+        # Deliveries in flight go on: a closed pool still serves them, it only keeps no connection.
+        await self._close(before)
+        self._tell("config.reloaded", {})
 
     async def stop(self) -> None:
         if self._ready:
             self.record(Fact("app.stopping"))
         self._ready = False
-        await self._listeners.drain(self._config.timeout.drain)
-        if self._probes is not None:
-            self._probes.cancel()
-            await asyncio.wait([self._probes])
-        await asyncio.gather(*(hop.close() for hop in self._hops.values() if hop is not self._inbox))
-        if self._inbox is not None:
-            await self._inbox.close()
-        if self._logins is not None:
-            self._logins.close()
+        await self._listeners.drain(self._now.config.timeout.drain)
+        await self._close(self._now)
+        if self._now.logins is not None:
+            self._now.logins.close()
+        await self._inbox.close()
         await self._web.stop()
         self.record(Fact("app.stopped"))
 
-    def _make_inbox(self, clock: Clock) -> Inbox | None:
-        """One store for `capture` and for all hops of kind inbox; none if neither is configured."""
-        names = [name for name, hop in self._config.hop.items() if hop.kind is HopKind.INBOX]
-        if not names and all(listener.role is not Role.CAPTURE for listener in self._config.listener.values()):
-            return None
-        path = self._config.data / FILE_NAME
-        return Inbox(path, names[0] if names else "inbox", self._config.inbox.keep, clock, self.record)
+    def _build(self, config: Config) -> Generation:
+        """All parts that can be made without opening a port. Raises ConfigError."""
+        for fact in make_missing_keys(config.domain, self._clock):
+            self.record(fact)
+        hops: dict[str, NextHop] = {
+            name: self._inbox
+            if hop.kind is HopKind.INBOX
+            else SmtpHop(name, hop, config.timeout, config.hostname, self._clock, self.record)
+            for name, hop in config.hop.items()
+        }
+        logins = Logins.read(config.login, self._clock) if config.login.file else None
+        signer = Signer(config.domain, self._clock, self.record)
+        senders = logins.senders if logins else None
+        pipeline = Pipeline(config, hops, self._inbox, signer, senders, self._remembered, self._clock, self.record)
+        return Generation(config, hops, logins, pipeline)
+
+    async def _close(self, generation: Generation) -> None:
+        await asyncio.gather(*(hop.close() for hop in generation.hops.values() if hop is not self._inbox))
+
+    def _tell(self, event: str, values: dict[str, object]) -> None:
+        """`event`, with where each listener listens; and what a listener does not do yet."""
+        for name, (host, port) in self.addresses.items():
+            values[name] = f"{host}:{port}"
+        self.record(Fact(event, "", values))
+        for name, listener in self._now.config.listener.items():
+            if listener.role is Role.GATEWAY:
+                # This role will check SPF, DKIM, DMARC and ARC; it does not yet, and says so.
+                self.record(Fact("app.unchecked", "", {"listener": name, "missing": "spf dkim dmarc arc"}, "warning"))
 
 
-async def run(config: Config, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set."""
-    app = App(config, SystemClock(), logs.log)
-    await app.start()
-    try:
-        await stop.wait()
-    finally:
-        await app.stop()
+def _keeps(config: Config) -> bool:
+    """Some mail ends in the inbox."""
+    kinds = {hop.kind for hop in config.hop.values()}
+    return HopKind.INBOX in kinds or any(listener.role is Role.CAPTURE for listener in config.listener.values())

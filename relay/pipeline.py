@@ -37,21 +37,24 @@ from relay.reply import (
 
 
 class Pipeline:
-    """hops: by name. inbox: where `capture` mail goes. senders: what a login may send as; None without logins."""
+    """hops: by name. inbox: where `capture` mail goes. senders: what a login may send as; None without logins.
+
+    remembered: outlives the pipeline, which a reload replaces.
+    """
 
     def __init__(
         self,
         config: Config,
         hops: Mapping[str, NextHop],
-        inbox: NextHop | None,
+        inbox: NextHop,
         signer: Signer,
         senders: Callable[[str], Sequence[str]] | None,
+        remembered: Remembered,
         clock: Clock,
         record: Record,
     ) -> None:
         self._config, self._hops, self._inbox, self._signer = config, hops, inbox, signer
-        self._senders, self._clock, self._record = senders, clock, record
-        self._remembered = Remembered(clock)
+        self._senders, self._remembered, self._clock, self._record = senders, remembered, clock, record
 
     def capabilities(self, listener: str) -> Capabilities:
         if self._config.listener[listener].role is Role.CAPTURE:

@@ -22,15 +22,14 @@ def dev(port: int, web_port: int, data: Path) -> None:
     """Take every mail into the inbox. Nothing leaves; read it with `relay inbox list`."""
     from relay.cli.serve import run_until_signal
     from relay.config.models import Config
+    from relay.config.source import Loaded
 
-    run_until_signal(
-        Config.model_validate(
-            {
-                "hostname": "localhost",
-                "data": data,
-                "listener": {"capture": {"role": "capture", "port": port}},
-                "web": {"port": web_port},
-            }
-        ),
-        "command line",
+    config = Config.model_validate(
+        {
+            "hostname": "localhost",
+            "data": data,
+            "listener": {"capture": {"role": "capture", "port": port}},
+            "web": {"port": web_port},
+        }
     )
+    run_until_signal(Loaded(config, "command line", ()))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ import click
 
 from relay.cli.options import config_option, exit_with, read_or_exit
 from relay.errors import ConfigError
+from relay.fact import Fact
 
 if TYPE_CHECKING:
-    from relay.config.models import Config
+    from relay.app import App
+    from relay.config.source import Loaded
 
 
 @click.command()
@@ -24,41 +27,78 @@ def serve(path: Path | None) -> None:
     """Run the relay.
 
     SIGTERM and SIGINT stop it: no new connections, idle sessions get 421, messages in flight may
-    finish. A second signal ends it at once.
+    finish. A second signal ends it at once. SIGHUP reads the configuration again, with all files it
+    names: new sessions go by it, or, if it cannot be used, by the old one, and the log says why.
     """
-    loaded = read_or_exit(path)
-    run_until_signal(loaded.config, loaded.source, [str(warning) for warning in loaded.warnings])
+    from relay.config.source import read
+
+    run_until_signal(read_or_exit(path), lambda: read(path, os.environ))
 
 
-def run_until_signal(config: Config, source: str, warnings: Sequence[str] = ()) -> None:
+def run_until_signal(loaded: Loaded, again: Callable[[], Loaded] | None = None) -> None:
     """Run the relay in this process; exit 2 when it cannot start as configured.
 
-    source: where the configuration came from. warnings: about it, for the log.
+    again: reads the configuration anew, at SIGHUP.
     """
     import uvloop
 
-    from relay.app import run
-    from relay.fact import Fact
     from relay.watch import logs
 
-    async def main() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def on_signal() -> None:
-            if stop.is_set():
-                sys.exit(1)
-            stop.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        await run(config, stop)
-
-    logs.configure(config.log.level, config.log.format)
-    logs.log(Fact("config.loaded", "", {"source": source}))
-    for warning in warnings:
-        logs.log(Fact("config.warning", "", {"problem": warning}, "warning"))
+    _configure(loaded)
+    logs.log(Fact("config.loaded", "", {"source": loaded.source}))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main())
+            runner.run(_serve(loaded, again))
     except ConfigError as error:
         exit_with(error)
+
+
+async def _serve(loaded: Loaded, again: Callable[[], Loaded] | None) -> None:
+    from relay.app import App
+    from relay.clock import SystemClock
+    from relay.watch import logs
+
+    stop, hang_up, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    def on_stop() -> None:
+        if stop.is_set():
+            os._exit(1)  # no farewell: what has no 250 yet is its client's
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_stop)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+    app = App(loaded.config, SystemClock(), logs.log)
+    await app.start()
+    reloading = asyncio.create_task(_reload(app, hang_up, again)) if again else None
+    try:
+        await stop.wait()
+    finally:
+        if reloading is not None:
+            reloading.cancel()
+            await asyncio.wait([reloading])
+        await app.stop()
+
+
+async def _reload(app: App, hang_up: asyncio.Event, again: Callable[[], Loaded]) -> None:
+    """One reload after the other; SIGHUPs that come during one are one more."""
+    while await hang_up.wait():
+        hang_up.clear()
+        try:
+            loaded = await asyncio.to_thread(again)
+            await app.reload(loaded.config)
+            _configure(loaded)
+        except ConfigError as error:
+            for problem in error.problems:
+                app.record(Fact("config.rejected", "", {"problem": str(problem)}, "error"))
+        except Exception as error:  # our own mistake; the relay goes on with what it has
+            text = "".join(traceback.format_exception(error))
+            app.record(Fact("config.rejected", "", {"problem": type(error).__name__, "traceback": text}, "error"))
+
+
+def _configure(loaded: Loaded) -> None:
+    from relay.watch import logs
+
+    logs.configure(loaded.config.log.level, loaded.config.log.format)
+    for warning in loaded.warnings:
+        logs.log(Fact("config.warning", "", {"problem": str(warning)}, "warning"))

@@ -139,15 +139,16 @@ class Inbox:
         self._is_open = False
 
     async def open(self) -> None:
-        """Open the file, made with mode 0600 (its folder with 0700) if it is missing. Raises ConfigError."""
+        """Open the file, made with mode 0600 (its folder with 0700) if it is missing. Raises ConfigError.
+
+        What is open already stays open. `close` is due in any case.
+        """
+        if self._is_open:
+            return
         try:
             await self._in_thread(self._connect)
         except (sqlite3.Error, OSError) as error:
-            self._thread.shutdown()
             raise ConfigError(Problem(str(self.path), "", f"the inbox cannot be opened: {error}")) from error
-        except ConfigError:
-            self._thread.shutdown()
-            raise
         self._is_open = True
 
     @property
@@ -159,12 +160,11 @@ class Inbox:
 
     async def close(self) -> None:
         """Finish what was handed over, then close the file."""
-        if not self._is_open:
-            return
-        self._is_open = False
-        if self._writer is not None:
-            await self._writer
-        await self._in_thread(self._disconnect)
+        if self._is_open:
+            self._is_open = False
+            if self._writer is not None:
+                await self._writer
+            await self._in_thread(self._disconnect)
         self._thread.shutdown()
 
     async def deliver(

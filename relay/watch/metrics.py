@@ -68,6 +68,8 @@ class Metrics:
         self._unsigned = counter("dkim_unsigned", "messages of our domains let out without a signature", "domain")
         self._logins = counter("login", "logins", "result")
         self._tls = counter("tls_connections", "TLS handshakes", "side", "version")
+        self._generations = counter("config_generation", "configurations taken, the first one included")
+        self._reload_ok = Gauge("relay_config_reload_ok", "1 if the last reload was taken", registry=registry)
         self._trouble = counter("trouble", "internal trouble, see the log", "stage")
         self._counts: dict[str, Callable[[Values], None]] = {
             "accept.connected": self._count_connected,
@@ -83,6 +85,9 @@ class Metrics:
             "edit.signed": lambda values: self._signed.labels(_word(values, "domain")).inc(),
             "edit.unsigned": lambda values: self._unsigned.labels(_word(values, "domain")).inc(),
             "forward.connected": self._count_hop_tls,
+            "app.started": self._count_configuration,
+            "config.reloaded": self._count_configuration,
+            "config.rejected": lambda values: self._reload_ok.set(0),
         }
 
     def record(self, fact: Fact) -> None:
@@ -111,6 +116,10 @@ class Metrics:
         listener = _word(values, "listener")
         self._messages.labels(listener, _result(values)).inc()
         self._answers.labels(listener).observe(_number(values, "elapsed_ms") / 1000)
+
+    def _count_configuration(self, values: Values) -> None:
+        self._generations.inc()
+        self._reload_ok.set(1)
 
     def _count_hop_tls(self, values: Values) -> None:
         if version := _word(values, "tls"):
