@@ -1,0 +1,1 @@
+"""Who says so? What a message and its client claim, checked against DNS."""
