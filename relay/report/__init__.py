@@ -1,0 +1,1 @@
+"""Telling others, and keeping what there is to tell."""

@@ -1,0 +1,149 @@
+"""The journal: every fact about a message, kept for a while, so that `relay explain ID` can tell its story.
+
+Facts are gathered in memory and written by a thread, many at a time and without fsync: a power cut may
+cost the last second of it, never a message (no promise hangs on the journal). Aggregate reports will
+read `decide.decided` from here: policy domain, published policy, identifiers, results, disposition.
+
+FAILS      Never to its callers: a journal that cannot be written says so once, by a fact, and facts are
+           dropped until it can. A file that cannot be opened at start is a ConfigError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+from relay.clock import Clock
+from relay.errors import ConfigError, Problem
+from relay.fact import Fact, Record
+
+FILE_NAME = "journal.db"  # in the data folder
+VERSION = 1  # of the schema, in PRAGMA user_version
+FLUSH = 1.0  # seconds that a fact waits for company
+MAX_WAITING = 20_000  # facts in memory; the oldest go when the disk does not keep up
+SWEEP = 3600.0  # seconds between two looks for facts past their time
+
+_SCHEMA = """
+CREATE TABLE fact (
+    number INTEGER PRIMARY KEY,
+    time REAL NOT NULL,
+    id TEXT NOT NULL,
+    event TEXT NOT NULL,
+    level TEXT NOT NULL,
+    facts TEXT NOT NULL
+);
+CREATE INDEX fact_by_id ON fact (id);
+CREATE INDEX fact_by_time ON fact (event, time);
+"""
+_INSERT = "INSERT INTO fact (time, id, event, level, facts) VALUES (?, ?, ?, ?, ?)"
+_SWEEP = "DELETE FROM fact WHERE time < ?"
+_STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY number"
+
+Row = tuple[float, str, str, str, str]
+
+
+class Journal:
+    """keep: seconds that a fact stays. `record` is for any thread-less caller in the loop; it never waits."""
+
+    def __init__(self, path: Path, keep: float, clock: Clock, record: Record) -> None:
+        self._path, self._keep, self._clock, self._tell = path, keep, clock, record
+        self._waiting: deque[Row] = deque(maxlen=MAX_WAITING)
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._database: sqlite3.Connection | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._swept = 0.0
+        self._in_trouble = False
+
+    async def open(self) -> None:
+        """Raises ConfigError."""
+        try:
+            await self._in_thread(self._connect)
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(Problem(str(self._path), "", f"the journal cannot be opened: {error}")) from error
+
+    def record(self, fact: Fact) -> None:
+        """Keep `fact` if it is about a message or a session; debug facts are not kept."""
+        if not fact.id or fact.level == "debug" or self._database is None:
+            return
+        facts = json.dumps(fact.values, default=str, ensure_ascii=True)
+        self._waiting.append((self._clock.time(), fact.id, fact.event, fact.level, facts))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH, self._flush_soon)
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        rows = list(self._waiting)
+        self._waiting.clear()
+        if not rows:
+            return
+        try:
+            await self._in_thread(self._write, rows)
+        except (sqlite3.Error, OSError) as error:
+            if not self._in_trouble:
+                self._in_trouble = True
+                self._tell(Fact("report.trouble", "", {"journal": str(error), "dropped": len(rows)}, "error"))
+        else:
+            self._in_trouble = False
+
+    async def close(self) -> None:
+        """Write what waits and close the file."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._flushing is not None:
+            await self._flushing
+        if self._database is not None:
+            await self.flush()
+            await self._in_thread(self._database.close)
+            self._database = None
+        self._thread.shutdown()
+
+    def _flush_soon(self) -> None:
+        self._timer = None
+        self._flushing = asyncio.ensure_future(self.flush())
+
+    async def _in_thread(self, work: object, *given: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)  # type: ignore[arg-type]
+
+    def _connect(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.touch(mode=0o600)
+        database = sqlite3.connect(self._path, check_same_thread=False, timeout=5)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=OFF")  # see above: no promise hangs on it
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION:d}; COMMIT;")
+        elif version != VERSION:
+            database.close()
+            raise OSError(f"it has schema {version}, this relay knows {VERSION}")
+        self._database = database
+
+    def _write(self, rows: list[Row]) -> None:
+        database = self._database
+        if database is None:
+            return
+        now = self._clock.time()
+        with database:
+            database.executemany(_INSERT, rows)
+            if now - self._swept > SWEEP:
+                database.execute(_SWEEP, (now - self._keep,))
+                self._swept = now
+
+
+def story(path: Path, id: str) -> Iterator[tuple[float, Fact]]:
+    """The facts about one message or session, in order, each with its time. For another process than the relay's.
+
+    Raises FileNotFoundError if there is no journal.
+    """
+    if not path.exists():
+        raise FileNotFoundError(path)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
+        for time, about, event, level, facts in database.execute(_STORY, (id,)):
+            yield time, Fact(event, about, json.loads(facts), level)
