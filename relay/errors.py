@@ -4,7 +4,11 @@ RelayError
 ├── ConfigError          the configuration cannot be used; every problem with file and key
 ├── MalformedAddress     bytes that RFC 5321 §4.1.2 (or RFC 5322 §3.4) does not call an address
 ├── MalformedMessage     bytes that cannot be called a message, or exceed a limit on headers
-└── CannotSign           a From domain of ours has no usable key
+├── CannotSign           a From domain of ours has no usable key
+└── ResolverError        a DNS question without the records that were asked for
+    ├── NoSuchName       NXDOMAIN: the name does not exist, or cannot
+    ├── NoData           the name exists, without such records
+    └── DnsTrouble       nobody knows: SERVFAIL, refused, timeout, over the budget
 """
 
 from __future__ import annotations
@@ -51,3 +55,19 @@ class MalformedMessage(RelayError):
 
 class CannotSign(RelayError):
     """A From domain of ours has no usable key; `str()` is for our log, not for the peer."""
+
+
+class ResolverError(RelayError):
+    """A DNS question without the records that were asked for; `str()` is for people, with the name in it."""
+
+
+class NoSuchName(ResolverError):
+    """NXDOMAIN; or what was asked can be no name (RFC 1035 §2.3.4), and no packet was sent."""
+
+
+class NoData(ResolverError):
+    """The name exists, without records of the type."""
+
+
+class DnsTrouble(ResolverError):
+    """Nobody knows: SERVFAIL, refused, timeout, an answer that cannot be used, over the budget. Ask again later."""

@@ -1,0 +1,187 @@
+"""DNS for all of the relay: one question, one answer, three ways to have none.
+
+STANDARDS  RFC 1035 §2.3.4 (sizes of names), RFC 2308 (negative answers).
+TRUSTS     what its name servers say (`resolver_query.py`).
+FAILS      NoSuchName, NoData, DnsTrouble: never with an error of a library, never later than `timeout`.
+           What can be no name is NoSuchName without a packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import cast
+
+from relay.clock import Clock, SystemClock
+from relay.errors import DnsTrouble, NoData, NoSuchName, ResolverError
+from relay.resolver_cache import Answer, Cache, Question
+from relay.resolver_query import Query, Tlsa, parse_nameserver
+from relay.verdict import Step
+
+__all__ = ["Budget", "DnsTrouble", "NoData", "NoSuchName", "Questions", "Resolver", "ResolverError", "Tlsa"]
+
+MAX_NAME = 253  # octets without the final dot, RFC 1035 §2.3.4
+MAX_LABEL = 63
+MAX_IN_FLIGHT = 256  # questions of the whole relay that wait for a server at one time
+MAX_CACHE_OCTETS = 16 * 1024 * 1024
+
+
+class Questions(ABC):
+    """What can be asked. Names are A-labels, the final dot may be missing, case does not matter.
+
+    Each raises NoSuchName, NoData or DnsTrouble.
+    """
+
+    async def txt(self, name: str) -> list[bytes]:
+        """Each record's strings joined (RFC 7208 §3.3, RFC 6376 §3.6.2.2); records in no particular order."""
+        return cast(list[bytes], await self._records("TXT", name))
+
+    async def a(self, name: str) -> list[IPv4Address]:
+        return cast(list[IPv4Address], await self._records("A", name))
+
+    async def aaaa(self, name: str) -> list[IPv6Address]:
+        return cast(list[IPv6Address], await self._records("AAAA", name))
+
+    async def mx(self, name: str) -> list[tuple[int, str]]:
+        """Preference and exchange, the best first; the exchange of a null MX is "" (RFC 7505 §3)."""
+        return sorted(cast(list[tuple[int, str]], await self._records("MX", name)))
+
+    async def ptr(self, ip: IPv4Address | IPv6Address) -> list[str]:
+        """The names of `ip`, without final dots; which of them are true is not known yet."""
+        return cast(list[str], await self._records("PTR", ip.reverse_pointer))
+
+    async def tlsa(self, name: str) -> list[Tlsa]:
+        """`name` is the whole of it: `_25._tcp.mail.example.org` (RFC 6698 §3)."""
+        return cast(list[Tlsa], await self._records("TLSA", name))
+
+    async def _records(self, kind: str, name: str) -> list[object]:
+        question = Question(kind, name.removesuffix(".").lower())
+        if not askable(question.name):
+            raise NoSuchName(f"what was asked for {kind} can be no name")
+        answer = await self._ask(question)
+        if answer.error is not None:
+            raise answer.error(answer.text)
+        return list(answer.records)
+
+    @abstractmethod
+    async def _ask(self, question: Question) -> Answer:
+        """The answer to a question that may be asked; errors are in it, not raised."""
+
+
+def askable(name: str) -> bool:
+    """Whether `name`, without the final dot, fits a DNS question: ASCII, labels of 1–63 octets, 253 in all."""
+    return (
+        name.isascii()
+        and len(name) <= MAX_NAME
+        and all(0 < len(label) <= MAX_LABEL for label in name.split("."))
+        and not any(character < " " or character == "\x7f" for character in name)
+    )
+
+
+class Resolver(Questions):
+    """Answers are kept by their TTL; who asks what is being asked already waits for that answer.
+
+    nameservers: `address` or `address:port`; none: the system's. Raises ValueError for what is neither.
+    timeout: seconds for one question, tries included. negative_ttl: seconds that NoSuchName and NoData are kept.
+    """
+
+    def __init__(
+        self,
+        nameservers: Sequence[str] = (),
+        timeout: float = 5.0,
+        *,
+        clock: Clock | None = None,
+        negative_ttl: float = 60.0,
+        max_entries: int = 10_000,
+    ) -> None:
+        self._nameservers = [parse_nameserver(server) for server in nameservers]
+        self._timeout = timeout
+        self._clock = clock or SystemClock()
+        self._negative_ttl = negative_ttl
+        self._cache = Cache(max_entries, MAX_CACHE_OCTETS)
+        self._in_flight: dict[Question, asyncio.Task[Answer]] = {}
+        self._room = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._query: Query | None = None
+        self._closed = False
+
+    def budget(self, queries: int = 50, seconds: float = 20.0) -> Budget:
+        """A view on this resolver for one message; see Budget."""
+        return Budget(self, queries, seconds, self._clock)
+
+    def cached(self, question: Question) -> Answer | None:
+        return self._cache.get(question, self._clock.monotonic())
+
+    async def close(self) -> None:
+        """Questions under way end as DnsTrouble."""
+        self._closed = True
+        waiting = list(self._in_flight.values())
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        if self._query:
+            await self._query.close()
+            self._query = None
+
+    async def _ask(self, question: Question) -> Answer:
+        if answer := self.cached(question):
+            return answer
+        if self._closed:
+            return Answer(error=DnsTrouble, text="the resolver is closed")
+        task = self._in_flight.get(question)
+        if task is None:
+            task = asyncio.create_task(self._ask_servers(question))
+            self._in_flight[question] = task
+            task.add_done_callback(lambda _: self._in_flight.pop(question, None))
+        await asyncio.wait([task])  # one who stops waiting does not end the question for the others
+        if task.cancelled():
+            return Answer(error=DnsTrouble, text="the resolver was closed")
+        return task.result()
+
+    async def _ask_servers(self, question: Question) -> Answer:
+        async with self._room:
+            if self._query is None:
+                self._query = Query(self._nameservers, self._timeout)
+            answer = await self._query.ask(question, self._negative_ttl)
+        self._cache.put(question, answer, self._clock.monotonic())
+        return answer
+
+
+class Budget(Questions):
+    """The questions of one message: how many may reach a server, and for how long it may wait for them.
+
+    Past either limit a question is DnsTrouble; an answer out of the cache is free.
+    `queries` counts those that were not in the cache; `steps` has every question with its seconds.
+    """
+
+    def __init__(self, resolver: Resolver, queries: int, seconds: float, clock: Clock) -> None:
+        self.queries = 0
+        self.steps: list[Step] = []
+        self._resolver = resolver
+        self._max_queries = queries
+        self._clock = clock
+        self._deadline = clock.monotonic() + seconds
+
+    async def _ask(self, question: Question) -> Answer:
+        start = self._clock.monotonic()
+        answer = self._resolver.cached(question) or await self._ask_within(question, start)
+        self.steps.append(Step(0, f"{question.kind} {question.name}", found(answer), self._clock.monotonic() - start))
+        return answer
+
+    async def _ask_within(self, question: Question, now: float) -> Answer:
+        if self.queries >= self._max_queries or now >= self._deadline:
+            return Answer(error=DnsTrouble, text="over the budget of DNS questions for one message")
+        self.queries += 1
+        try:
+            async with asyncio.timeout(self._deadline - now):
+                return await self._resolver._ask(question)
+        except TimeoutError:
+            return Answer(error=DnsTrouble, text="over the budget of DNS time for one message")
+
+
+def found(answer: Answer) -> str:
+    """An answer in a few words for people: the number of records, or what went wrong."""
+    if answer.error is not None:
+        return {NoSuchName: "no such name", NoData: "no data"}.get(answer.error, answer.text)
+    return f"{len(answer.records)} record{'s' if len(answer.records) > 1 else ''}"
