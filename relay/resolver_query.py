@@ -130,14 +130,17 @@ class Query:
             except (dns.exception.DNSException, OSError, EOFError) as error:
                 problem = f"{server}: {error}" if str(error) else f"{server}: {type(error).__name__}"
                 continue
-            if reply.rcode() == dns.rcode.NXDOMAIN:
-                return Answer(
-                    error=NoSuchName, text=_says(question, NoSuchName), ttl=negative_ttl, octets=_weight(question)
-                )
-            if reply.rcode() == dns.rcode.NOERROR:
-                return _answer(question, *_dnspython_values(question, reply), negative_ttl)
+            if reply.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                return read_reply(question, reply, negative_ttl)
             problem = dns.rcode.to_text(reply.rcode())
         return _trouble(question, problem)
+
+
+def read_reply(question: Question, reply: dns.message.Message, negative_ttl: float) -> Answer:
+    """What a reply with NOERROR or NXDOMAIN says to `question`."""
+    if reply.rcode() == dns.rcode.NXDOMAIN:
+        return Answer(error=NoSuchName, text=_says(question, NoSuchName), ttl=negative_ttl, octets=_weight(question))
+    return _answer(question, *_dnspython_values(question, reply), negative_ttl)
 
 
 def _cares_value(data: object) -> object:
