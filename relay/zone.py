@@ -1,6 +1,6 @@
 """DNS answered from a file, so that a verdict can be replayed without a network (`--zone FILE`).
 
-The file is a zone file (RFC 1035 §5) with any names in it, each owner name whole: `example.org. IN TXT "…"`.
+The file is a zone file (RFC 1035 §5) with any names in it, under the root: `example.org. IN TXT "…"`.
 What it does not hold does not exist. To replay DNS trouble, leave a name out and give it the TXT record
 "SERVFAIL" under `_trouble.NAME`.
 """
@@ -14,10 +14,9 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
-import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
-import dns.zonefile
+import dns.zone
 
 from relay.errors import DnsTrouble
 from relay.resolver import Resolver
@@ -35,11 +34,12 @@ class ZoneFile(Resolver):
         """Raises ValueError, with the line, for what is no zone file; OSError if it cannot be read."""
         super().__init__()
         try:
-            found = dns.zonefile.read_rrsets(path.read_text("utf-8"), rdclass=dns.rdataclass.IN, default_ttl=300)
+            zone = dns.zone.from_text(path.read_text("utf-8"), ".", relativize=False, check_origin=False)
         except dns.exception.DNSException as error:
             raise ValueError(f"{path}: {error}") from None
-        self._sets: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = {
-            (rrset.name.canonicalize(), rrset.rdtype): rrset for rrset in found
+        self._sets = {
+            (name.canonicalize(), records.rdtype): dns.rrset.from_rdata_list(name, records.ttl or 0, list(records))
+            for name, records in zone.iterate_rdatasets()
         }
         self._names = {name.canonicalize() for name, _ in self._sets}
 
