@@ -1,9 +1,9 @@
-"""What DKIM hashes in place of the bytes themselves: the `relaxed` forms of a field and of a body.
+"""What DKIM hashes in place of the bytes themselves: the `relaxed` and `simple` forms of a field and of a body.
 
 Signing and verifying share it. The cost is linear whatever the body holds (ten million spaces, ten
 million empty lines), and of a large body no more than one chunk is ever copied.
 
-STANDARDS  RFC 6376 §3.4.2 (relaxed fields), §3.4.4 (relaxed bodies).
+STANDARDS  RFC 6376 §3.4.1, §3.4.3 (simple), §3.4.2, §3.4.4 (relaxed).
 TRUSTS     that lines end with CRLF only (`accept/wire.py` saw to it).
 FAILS      never: every sequence of bytes has a canonical form.
 """
@@ -22,6 +22,11 @@ def relaxed_field(raw: bytes) -> bytes:
     """RFC 6376 §3.4.2, without the CRLF at the end: `Subject : a \\r\\n\\tb\\r\\n` becomes `subject:a b`."""
     name, _, value = raw.partition(b":")
     return name.rstrip(b" \t").lower() + b":" + _collapse(value.replace(b"\r\n", b"")).strip(b" ")
+
+
+def simple_field(raw: bytes) -> bytes:
+    """RFC 6376 §3.4.1, without the CRLF at the end: nothing else changes."""
+    return raw.removesuffix(b"\r\n")
 
 
 def chunked(body: memoryview) -> Iterator[memoryview]:
@@ -53,6 +58,25 @@ def relaxed_body(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
         held = tail[2 * ends :]
     if begun:
         yield b"\r\n"
+
+
+def simple_body(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """RFC 6376 §3.4.3, piece by piece: one CRLF at the end of the body, and no more; also of an empty one."""
+    held = b""  # a "\r" at the end of a piece: the next one tells whether a line ends there
+    empty = 0
+    for piece in pieces:
+        lines = held + bytes(piece)
+        text = lines.rstrip(b"\r\n")
+        if text:
+            while empty:
+                yield _EMPTY_LINES[: 2 * empty]
+                empty -= min(empty, CHUNK // 2)
+            yield text
+        tail = lines[len(text) :]
+        ends = len(tail) // 2
+        empty += ends
+        held = tail[2 * ends :]
+    yield b"\r\n"
 
 
 def _collapse(text: bytes) -> bytes:

@@ -4,6 +4,8 @@ RelayError
 ├── ConfigError          the configuration cannot be used; every problem with file and key
 ├── MalformedAddress     bytes that RFC 5321 §4.1.2 (or RFC 5322 §3.4) does not call an address
 ├── MalformedMessage     bytes that cannot be called a message, or exceed a limit on headers
+├── MalformedTags        text that is no tag list (RFC 6376 §3.2)
+├── MalformedSpf         a text that RFC 7208 §12 does not call an SPF record or a macro string
 ├── CannotSign           a From domain of ours has no usable key
 └── ResolverError        a DNS question without the records that were asked for
     ├── NoSuchName       NXDOMAIN: the name does not exist, or cannot
@@ -51,6 +53,14 @@ class MalformedAddress(RelayError):
 
 class MalformedMessage(RelayError):
     """Not a message we will carry; `str()` says why, in words fit for the peer."""
+
+
+class MalformedTags(RelayError):
+    """Not a tag list; `str()` says why, in words that quote nothing of it."""
+
+
+class MalformedSpf(RelayError):
+    """Not an SPF record, or not a macro string (RFC 7208 §12); `str()` says where, and may hold the record's text."""
 
 
 class CannotSign(RelayError):

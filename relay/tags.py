@@ -1,0 +1,54 @@
+"""Tag lists, `v=1; d=example.org; …`: what signatures, their keys and DMARC records are written in.
+
+STANDARDS  RFC 6376 §3.2; RFC 8616 §5 (UTF-8 in values). Of RFC 6376 the whole grammar is demanded: a list
+           with a broken or a doubled tag is no list, and nothing of it is used.
+TRUSTS     nothing: an unfolded field value, or a TXT record.
+FAILS      MalformedTags. Each octet is looked at a bounded number of times.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+
+from relay.errors import MalformedTags
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+_VALUE = re.compile(r"[ \t!-:<-~\u0080-\U0010ffff]*\Z")
+_SPACE = " \t"
+
+
+def parse_tags(text: bytes) -> dict[str, str]:
+    """The tags by name, in order; white space around values is off, inside them it stays. Raises MalformedTags."""
+    try:
+        specs = text.decode("utf-8").split(";")
+    except UnicodeDecodeError:
+        raise MalformedTags("the tag list is not valid UTF-8") from None
+    if len(specs) > 1 and not specs[-1].strip(_SPACE):  # one ";" may end the list
+        specs.pop()
+    tags: dict[str, str] = {}
+    for spec in specs:
+        name, equals, value = spec.partition("=")
+        name, value = name.strip(_SPACE), value.strip(_SPACE)
+        if not equals or not _NAME.match(name):
+            raise MalformedTags("a tag is not of the form name=value")
+        if name in tags:
+            raise MalformedTags(f"the tag {name[:20]}= stands there twice")
+        if not _VALUE.match(value):
+            raise MalformedTags(f"a control character stands in {name[:20]}=")
+        tags[name] = value
+    return tags
+
+
+def words(value: str) -> list[str]:
+    """The parts of a colon-separated value, as h=, q= and s= are: `from : to` becomes ["from", "to"]."""
+    return [word.strip(_SPACE) for word in value.split(":")]
+
+
+def base64_value(value: str) -> bytes:
+    """The octets of a base64 value, in which white space may stand. Raises ValueError."""
+    try:
+        return b64decode(value.replace(" ", "").replace("\t", ""), validate=True)
+    except Base64Error:
+        raise ValueError("not base64") from None
