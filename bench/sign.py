@@ -18,7 +18,8 @@ import uvloop
 from relay.address import Address
 from relay.clock import SystemClock
 from relay.config.models import Domain
-from relay.edit.sign import Signer, signatures
+from relay.edit.sign import Signer
+from relay.edit.signature import signatures
 from relay.message import Message
 from relay.publish.keys import make_missing_keys
 

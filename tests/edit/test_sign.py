@@ -16,7 +16,8 @@ from relay.address import Address
 from relay.author import parse_author
 from relay.config.models import Algorithm, Domain
 from relay.edit.key import SigningKey
-from relay.edit.sign import OVERSIGNED, Signer, sign
+from relay.edit.sign import Signer, sign
+from relay.edit.signature import OVERSIGNED
 from relay.errors import CannotSign, ConfigError, MalformedAddress, MalformedMessage
 from relay.fact import Fact
 from relay.message import Message
