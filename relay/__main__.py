@@ -12,6 +12,7 @@ VERBS = {
     "serve": "run the relay",
     "dev": "run a dev relay: take every mail into the inbox, no configuration needed",
     "config": "check or print the configuration, or its JSON schema",
+    "spf": "check a client and a sender by SPF, and print why",
     "sign": "sign a message file with DKIM",
     "keys": "make DKIM keys, list them, print their DNS records",
     "inbox": "list, show and delete what the inbox holds",

@@ -46,11 +46,12 @@ class Questions(ABC):
 
     async def mx(self, name: str) -> list[tuple[int, str]]:
         """Preference and exchange, the best first; the exchange of a null MX is "" (RFC 7505 §3)."""
-        return sorted(cast(list[tuple[int, str]], await self._records("MX", name)))
+        found = cast(list[tuple[int, str]], await self._records("MX", name))
+        return sorted((preference, host) for preference, host in found if _plain(host))
 
     async def ptr(self, ip: IPv4Address | IPv6Address) -> list[str]:
         """The names of `ip`, without final dots; which of them are true is not known yet."""
-        return cast(list[str], await self._records("PTR", ip.reverse_pointer))
+        return [name for name in cast(list[str], await self._records("PTR", ip.reverse_pointer)) if _plain(name)]
 
     async def tlsa(self, name: str) -> list[Tlsa]:
         """`name` is the whole of it: `_25._tcp.mail.example.org` (RFC 6698 §3)."""
@@ -78,6 +79,11 @@ def askable(name: str) -> bool:
         and all(0 < len(label) <= MAX_LABEL for label in name.split("."))
         and not any(character < " " or character == "\x7f" for character in name)
     )
+
+
+def _plain(name: str) -> bool:
+    """Without the escapes that stand for odd octets: no host has such a name."""
+    return "\\" not in name
 
 
 class Resolver(Questions):

@@ -128,7 +128,7 @@ async def dns_server(zone: Zone, *, silent: bool = False, authentic: bool = Fals
             at_work.add(task)
             task.add_done_callback(at_work.discard)
             task.add_done_callback(
-                lambda task: task.cancelled() or task.exception() and broken.append(task.exception())
+                lambda task: task.cancelled() or (task.exception() and broken.append(task.exception()))
             )
 
         async def reply(self, data: bytes, peer: Any) -> None:
