@@ -82,15 +82,16 @@ def askable(name: str) -> bool:
 
 
 def _plain(name: str) -> bool:
-    """Without the escapes that stand for odd octets: no host has such a name."""
-    return "\\" not in name
+    """No space and no escape of an odd octet: a host has neither in its name."""
+    return name.isascii() and name.isprintable() and not set(name) & {" ", "\\"}
 
 
 class Resolver(Questions):
     """Answers are kept by their TTL; who asks what is being asked already waits for that answer.
 
     nameservers: `address` or `address:port`; none: the system's. Raises ValueError for what is neither.
-    timeout: seconds for one question, tries included. negative_ttl: seconds that NoSuchName and NoData are kept.
+    timeout: seconds for one question, tries included. negative_ttl: seconds that NoSuchName and NoData are kept;
+    c-ares beneath may keep them that long again.
     """
 
     def __init__(
@@ -148,8 +149,8 @@ class Resolver(Questions):
     async def _ask_servers(self, question: Question) -> Answer:
         async with self._room:
             if self._query is None:
-                self._query = Query(self._nameservers, self._timeout)
-            answer = await self._query.ask(question, self._negative_ttl)
+                self._query = Query(self._nameservers, self._timeout, self._negative_ttl, self._clock)
+            answer = await self._query.ask(question)
         self._cache.put(question, answer, self._clock.monotonic())
         return answer
 

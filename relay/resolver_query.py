@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
@@ -28,6 +29,7 @@ import dns.rdatatype
 import dns.resolver
 import pycares
 
+from relay.clock import Clock
 from relay.errors import DnsTrouble, NoData, NoSuchName
 from relay.resolver_cache import Answer, Question
 
@@ -80,43 +82,79 @@ def parse_nameserver(text: str) -> Nameserver:
         ) from None
 
 
+@dataclass(slots=True)
+class _Channel:
+    """One c-ares channel. best_before: monotonic seconds. busy: questions that wait for it."""
+
+    cares: aiodns.DNSResolver
+    best_before: float
+    busy: int = 0
+
+
 class Query:
     """Asks the name servers. Made in the loop that uses it; `close()` when done."""
 
-    def __init__(self, nameservers: Sequence[Nameserver], timeout: float) -> None:
+    def __init__(self, nameservers: Sequence[Nameserver], timeout: float, negative_ttl: float, clock: Clock) -> None:
         self._given = tuple(nameservers)
         self._timeout = timeout
-        servers = [str(server) for server in self._given] or None
-        # c-ares doubles the wait with each try; the caller's deadline cuts the last one short.
-        self._cares = aiodns.DNSResolver(nameservers=servers, timeout=timeout / 4, tries=TRIES)
+        self._negative_ttl = negative_ttl
+        self._clock = clock
+        self._channel = self._new_channel()
 
-    async def ask(self, question: Question, negative_ttl: float) -> Answer:
+    async def ask(self, question: Question) -> Answer:
         """The answer within `timeout` seconds; a negative one may be kept for `negative_ttl` (c-ares hides the SOA)."""
         try:
             async with asyncio.timeout(self._timeout):
                 if question.kind in _CARES_TYPES and _PLAIN.match(question.name):
-                    return await self._through_cares(question, negative_ttl)
-                return await self._through_dnspython(question, negative_ttl)
+                    return await self._through_cares(question)
+                return await self._through_dnspython(question)
         except TimeoutError:
             return _trouble(question, f"no answer within {self._timeout:g} s")
 
     async def close(self) -> None:
-        await self._cares.close()
+        await self._channel.cares.close()
 
-    async def _through_cares(self, question: Question, negative_ttl: float) -> Answer:
+    def _new_channel(self) -> _Channel:
+        servers = [str(server) for server in self._given] or None
+        # c-ares doubles the wait with each try; the caller's deadline cuts the last one short.
+        cares = aiodns.DNSResolver(nameservers=servers, timeout=self._timeout / 4, tries=TRIES)
+        return _Channel(cares, self._clock.monotonic() + self._negative_ttl)
+
+    @asynccontextmanager
+    async def _borrowed_channel(self) -> AsyncIterator[aiodns.DNSResolver]:
+        """c-ares keeps a "no data" for an hour whatever the SOA says, and knows no off: so no channel gets old."""
+        idle = None
+        if self._clock.monotonic() >= self._channel.best_before:
+            idle = None if self._channel.busy else self._channel
+            self._channel = self._new_channel()
+        channel = self._channel
+        channel.busy += 1
         try:
-            result = await self._cares.query_dns(question.name + ".", question.kind)
+            if idle:
+                await idle.cares.close()
+            yield channel.cares
+        finally:
+            channel.busy -= 1
+            if channel is not self._channel and not channel.busy:
+                await channel.cares.close()
+
+    async def _through_cares(self, question: Question) -> Answer:
+        try:
+            async with self._borrowed_channel() as cares:
+                result = await cares.query_dns(question.name + ".", question.kind)
         except aiodns.error.DNSError as error:
             code = error.args[0]
             if absent := _ABSENT.get(code):
-                return Answer(error=absent, text=_says(question, absent), ttl=negative_ttl, octets=_weight(question))
+                return Answer(
+                    error=absent, text=_says(question, absent), ttl=self._negative_ttl, octets=_weight(question)
+                )
             return _trouble(question, pycares.errno.strerror(code).lower())
         wanted = _CARES_TYPES[question.kind]
         found = [_cares_value(record.data) for record in result.answer if record.type == wanted]
         # A CNAME to nothing comes back as the CNAME alone, without an error.
-        return _answer(question, found, [record.ttl for record in result.answer], negative_ttl)
+        return _answer(question, found, [record.ttl for record in result.answer], self._negative_ttl)
 
-    async def _through_dnspython(self, question: Question, negative_ttl: float) -> Answer:
+    async def _through_dnspython(self, question: Question) -> Answer:
         name = dns.name.Name([*(label.encode("ascii") for label in question.name.split(".")), b""])
         message = dns.message.make_query(
             name, question.kind, flags=dns.flags.RD | dns.flags.AD, use_edns=0, payload=1232
@@ -131,7 +169,7 @@ class Query:
                 problem = f"{server}: {error}" if str(error) else f"{server}: {type(error).__name__}"
                 continue
             if reply.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-                return read_reply(question, reply, negative_ttl)
+                return read_reply(question, reply, self._negative_ttl)
             problem = dns.rcode.to_text(reply.rcode())
         return _trouble(question, problem)
 

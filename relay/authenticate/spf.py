@@ -221,7 +221,11 @@ class _Check:
     async def _matches(self, mechanism: Mechanism, domain: str, depth: int) -> bool:
         """RFC 7208 §5. Raises _Undecidable."""
         place = self._trace.note(depth, mechanism.text)
-        matched, why = await self._tried(mechanism, domain, depth + 1)
+        try:
+            matched, why = await self._tried(mechanism, domain, depth + 1)
+        except _Undecidable as error:
+            self._trace.settle(place, f"{error.result}: {error}")
+            raise
         self._trace.settle(place, f"{mechanism.result}: {why}" if matched else f"no match: {why}")
         return matched
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
+    from relay.resolver import Resolver
     from relay.verdict import SpfVerdict, Step
 
 
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     "--helo", default="", help="What the client said in EHLO. For MAIL-FROM <> it is the name that is checked."
 )
 @click.option("--dns", "nameserver", metavar="HOST:PORT", help="The name server to ask. Default: the system's.")
+@click.option(
+    "--zone", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Ask this zone file instead."
+)
 @json_option
-def spf(ip: str, mail_from: str, helo: str, nameserver: str | None, as_json: bool) -> None:
+def spf(ip: str, mail_from: str, helo: str, nameserver: str | None, zone: Path | None, as_json: bool) -> None:
     """Check by SPF whether the client at IP may send as MAIL-FROM, and print every term and every DNS question.
 
     MAIL-FROM is an address, a domain, or <>. Exit 0: pass. Exit 1: any other result.
@@ -34,18 +39,20 @@ def spf(ip: str, mail_from: str, helo: str, nameserver: str | None, as_json: boo
     from dataclasses import asdict
     from ipaddress import ip_address
 
-    from relay.resolver_query import parse_nameserver
+    from relay.resolver import Resolver
+    from relay.zone import ZoneFile
 
+    if nameserver and zone:
+        raise click.UsageError("--dns and --zone exclude each other")
     try:
         address = ip_address(ip)
-        if nameserver:
-            parse_nameserver(nameserver)
-    except ValueError as error:
+        resolver = ZoneFile(zone) if zone else Resolver([nameserver] if nameserver else [])
+    except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from None
     sender = mail_from.removeprefix("<").removesuffix(">")
     if not sender and not helo:
         raise click.UsageError("MAIL-FROM <> is checked as postmaster at --helo, which is missing")
-    verdict = asyncio.run(_check(address, sender, helo, [nameserver] if nameserver else []))
+    verdict = asyncio.run(_check(address, sender, helo, resolver))
     if as_json:
         click.echo(json.dumps(asdict(verdict), indent=2))
     else:
@@ -54,11 +61,9 @@ def spf(ip: str, mail_from: str, helo: str, nameserver: str | None, as_json: boo
     sys.exit(verdict.result != "pass")
 
 
-async def _check(ip: IPv4Address | IPv6Address, sender: str, helo: str, nameservers: list[str]) -> SpfVerdict:
+async def _check(ip: IPv4Address | IPv6Address, sender: str, helo: str, resolver: Resolver) -> SpfVerdict:
     from relay.authenticate.spf import check_mail_from
-    from relay.resolver import Resolver
 
-    resolver = Resolver(nameservers)
     try:
         return await check_mail_from(ip, sender, helo, resolver)
     finally:

@@ -34,6 +34,9 @@ MAX_UDP = 1232
 _WORDS = {"TIMEOUT": dns.rcode.SERVFAIL, "SERVFAIL": dns.rcode.SERVFAIL, "REFUSED": dns.rcode.REFUSED}
 
 
+_SOA = dns.rrset.from_text(".", 0, "IN", "SOA", "ns. hostmaster. 1 60 60 60 0")
+
+
 class Asked(NamedTuple):
     """`name` without the final dot, in the case it was asked in."""
 
@@ -78,6 +81,8 @@ class DnsServer:
             reply.flags |= dns.flags.AD
         if self._fill(reply, question.name, question.rdtype) is None:
             return None
+        if not any(rrset.rdtype == question.rdtype for rrset in reply.answer):
+            reply.authority.append(_SOA)  # RFC 2308 §3; its TTL of 0 lets nobody keep the answer
         try:
             return reply.to_wire(max_size=min(query.payload or 512, MAX_UDP) if udp else 65535)
         except dns.exception.TooBig:
