@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.authenticate.results_parser import Results, parse_results
 from relay.edit.results import MAX_FIELD, claims, encode, results_field
-from relay.edit.results_parser import Results, parse_results
 from relay.message import Message
 from relay.verdict import (
     ArcResult,

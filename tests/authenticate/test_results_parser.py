@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.edit.results_parser import MAX_VALUE, Property, Result, Results, parse_results
+from relay.authenticate.results_parser import MAX_VALUE, Property, Result, Results, parse_results
 from tests.support.suites import suite
 
 
