@@ -152,6 +152,7 @@ class _Check:
             "t": str(int(clock.time())),
         }
         self._names: list[str] | None = None  # of the client, confirmed
+        self._names_void = False
         self._void = False  # the term at hand met a void answer
         self._trace = Trace()
         self.lookups = 0
@@ -307,7 +308,7 @@ class _Check:
     async def _confirmed_names(self, depth: int) -> list[str]:
         """The client's names that have its address, in lower case; DNS trouble is no name (RFC 7208 §5.5, §7.3)."""
         if self._names is None:
-            self._names = []
+            self._names, self._void = [], False
             try:
                 found = await self._ask("PTR", self._ip.reverse_pointer, depth, self._resolver.ptr(self._ip))
             except DnsTrouble:
@@ -318,6 +319,8 @@ class _Check:
                         self._names.append(name.lower())
                 except DnsTrouble:
                     continue
+            self._names_void = self._void
+        self._void = self._names_void  # each ptr would have asked again, and found as much
         return self._names
 
     async def _name(self, string: MacroString, domain: str, depth: int) -> str:
