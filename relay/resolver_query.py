@@ -155,9 +155,8 @@ class Query:
         return _answer(question, found, [record.ttl for record in result.answer], self._negative_ttl)
 
     async def _through_dnspython(self, question: Question) -> Answer:
-        name = dns.name.Name([*(label.encode("ascii") for label in question.name.split(".")), b""])
         message = dns.message.make_query(
-            name, question.kind, flags=dns.flags.RD | dns.flags.AD, use_edns=0, payload=1232
+            wire_name(question.name), question.kind, flags=dns.flags.RD | dns.flags.AD, use_edns=0, payload=1232
         )
         problem = "no name server is configured"
         for server in self._given or _system_servers():
@@ -172,6 +171,11 @@ class Query:
                 return read_reply(question, reply, self._negative_ttl)
             problem = dns.rcode.to_text(reply.rcode())
         return _trouble(question, problem)
+
+
+def wire_name(name: str) -> dns.name.Name:
+    """`name` as it stands: a backslash or a quote in it is an octet like others, not an escape."""
+    return dns.name.Name([*(label.encode("ascii") for label in name.split(".")), b""])
 
 
 def read_reply(question: Question, reply: dns.message.Message, negative_ttl: float) -> Answer:

@@ -12,7 +12,6 @@ from pathlib import Path
 import dns.exception
 import dns.flags
 import dns.message
-import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
@@ -21,7 +20,7 @@ import dns.zone
 from relay.errors import DnsTrouble
 from relay.resolver import Resolver
 from relay.resolver_cache import Answer, Question
-from relay.resolver_query import read_reply
+from relay.resolver_query import read_reply, wire_name
 
 _MAX_ALIASES = 8  # CNAMEs in a row, as resolvers have it
 _TROUBLE = "_trouble."
@@ -44,9 +43,9 @@ class ZoneFile(Resolver):
         self._names = {name.canonicalize() for name, _ in self._sets}
 
     async def _ask(self, question: Question) -> Answer:
-        name = dns.name.from_text(question.name + ".").canonicalize()
+        name = wire_name(question.name).canonicalize()
         wanted = dns.rdatatype.from_text(question.kind)
-        if (dns.name.from_text(_TROUBLE + question.name + "."), dns.rdatatype.TXT) in self._sets:
+        if (wire_name(_TROUBLE + question.name), dns.rdatatype.TXT) in self._sets:
             return Answer(error=DnsTrouble, text=f"{question.kind} {question.name}: trouble, says the zone file")
         reply = dns.message.make_response(dns.message.make_query(name, wanted))
         for _ in range(_MAX_ALIASES):
