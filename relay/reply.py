@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 MAX_HOP_TEXT = 512  # octets of a next hop's reply that we repeat
 
@@ -168,6 +169,23 @@ def bad_recipient(text: str) -> Reply:
 
 def malformed(text: str) -> Reply:
     return Reply(550, "6.0", text)
+
+
+class Check(StrEnum):
+    """Which check a refusal is about, as enhanced code."""
+
+    DKIM = "7.20"  # RFC 7372 §3.1: no signature passes
+    DKIM_NOT_ACCEPTABLE = "7.21"  # one passes, and we do not take it
+    SPF = "7.23"  # RFC 7372 §3.2
+    SPF_ERROR = "7.24"
+    REVERSE_DNS = "7.25"  # RFC 7372 §3.3
+    SEVERAL = "7.26"  # RFC 7372 §3.4; and DMARC, where neither SPF nor DKIM is the author's
+    ARC = "7.29"  # RFC 8617 §10.3
+
+
+def failed_check(check: Check, text: str, message_id: str, *, temporary: bool = False) -> Reply:
+    """550, or 451 for what may be better later."""
+    return Reply(451 if temporary else 550, check, f"{text} [{message_id}]")
 
 
 def accepted(message_id: str) -> Reply:
