@@ -17,7 +17,7 @@ from typing import cast
 from relay.clock import Clock, SystemClock
 from relay.errors import DnsTrouble, NoData, NoSuchName, ResolverError
 from relay.resolver_cache import Answer, Cache, Question
-from relay.resolver_query import Query, Tlsa, parse_nameserver
+from relay.resolver_query import Query, Tlsa, parse_nameserver, trouble
 from relay.verdict import Step
 
 __all__ = ["Budget", "DnsTrouble", "NoData", "NoSuchName", "Questions", "Resolver", "ResolverError", "Tlsa"]
@@ -147,10 +147,13 @@ class Resolver(Questions):
         return task.result()
 
     async def _ask_servers(self, question: Question) -> Answer:
-        async with self._room:
-            if self._query is None:
-                self._query = Query(self._nameservers, self._timeout, self._negative_ttl, self._clock)
-            answer = await self._query.ask(question)
+        try:
+            async with asyncio.timeout(self._timeout), self._room:
+                if self._query is None:
+                    self._query = Query(self._nameservers, self._timeout, self._negative_ttl, self._clock)
+                answer = await self._query.ask(question)
+        except TimeoutError:
+            return trouble(question, f"no answer within {self._timeout:g} s")
         self._cache.put(question, answer, self._clock.monotonic())
         return answer
 

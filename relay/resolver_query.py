@@ -10,7 +10,6 @@ FAILS      with an Answer that holds the error. c-ares refuses names outside let
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -102,14 +101,10 @@ class Query:
         self._channel = self._new_channel()
 
     async def ask(self, question: Question) -> Answer:
-        """The answer within `timeout` seconds; a negative one may be kept for `negative_ttl` (c-ares hides the SOA)."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                if question.kind in _CARES_TYPES and _PLAIN.match(question.name):
-                    return await self._through_cares(question)
-                return await self._through_dnspython(question)
-        except TimeoutError:
-            return _trouble(question, f"no answer within {self._timeout:g} s")
+        """The answer; a negative one may be kept for `negative_ttl`. The caller sees to the deadline."""
+        if question.kind in _CARES_TYPES and _PLAIN.match(question.name):
+            return await self._through_cares(question)
+        return await self._through_dnspython(question)
 
     async def close(self) -> None:
         await self._channel.cares.close()
@@ -148,7 +143,7 @@ class Query:
                 return Answer(
                     error=absent, text=_says(question, absent), ttl=self._negative_ttl, octets=_weight(question)
                 )
-            return _trouble(question, pycares.errno.strerror(code).lower())
+            return trouble(question, pycares.errno.strerror(code).lower())
         wanted = _CARES_TYPES[question.kind]
         found = [_cares_value(record.data) for record in result.answer if record.type == wanted]
         # A CNAME to nothing comes back as the CNAME alone, without an error.
@@ -170,7 +165,7 @@ class Query:
             if reply.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                 return read_reply(question, reply, self._negative_ttl)
             problem = dns.rcode.to_text(reply.rcode())
-        return _trouble(question, problem)
+        return trouble(question, problem)
 
 
 def wire_name(name: str) -> dns.name.Name:
@@ -227,7 +222,7 @@ def _answer(question: Question, values: list[object], ttls: Sequence[float], neg
         return Answer(error=NoData, text=_says(question, NoData), ttl=negative_ttl, octets=_weight(question))
     octets = sum(len(value) for value in values if isinstance(value, bytes))
     if octets > MAX_TEXT:
-        return _trouble(question, f"the answer has {octets} octets of text, more than {MAX_TEXT}")
+        return trouble(question, f"the answer has {octets} octets of text, more than {MAX_TEXT}")
     return Answer(tuple(values), ttl=min(ttls), octets=_weight(question) + octets + 100 * len(values))
 
 
@@ -237,7 +232,7 @@ def _says(question: Question, error: type[NoSuchName] | type[NoData]) -> str:
     return f"{question.name} has no {question.kind} record"
 
 
-def _trouble(question: Question, problem: str) -> Answer:
+def trouble(question: Question, problem: str) -> Answer:
     return Answer(error=DnsTrouble, text=f"{question.kind} {question.name}: {problem}")
 
 

@@ -243,6 +243,27 @@ async def test_close_ends_what_is_under_way(name: str) -> None:
             await resolver.txt(name)
 
 
+async def test_a_bounded_number_of_questions_waits_for_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.resolver.MAX_IN_FLIGHT", 2)
+    async with dns_server(ZONE) as server, resolver_of(server) as resolver:
+        server.answering.clear()
+        asking = [asyncio.create_task(resolver.a(f"n{number}.example.org")) for number in range(20)]
+        while len(server.questions) < 2:
+            await asyncio.sleep(0)
+        server.answering.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(answer, NoSuchName) for answer in answers)
+        assert (len(server.questions), server.peak) == (20, 2)
+
+
+async def test_waiting_for_a_place_counts_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.resolver.MAX_IN_FLIGHT", 0)
+    async with dns_server(ZONE) as server, resolver_of(server, timeout=0.1) as resolver:
+        with pytest.raises(DnsTrouble):
+            await resolver.a("example.org")
+        assert server.questions == []
+
+
 async def test_the_loop_turns_while_dns_waits() -> None:
     async with dns_server(ZONE) as server, resolver_of(server) as resolver:
         server.answering.clear()

@@ -48,12 +48,15 @@ class DnsServer:
     """nameserver: `127.0.0.1:PORT`. questions: all that were asked, UDP then TCP of a truncated answer counted once.
 
     answering: clear it to hold all answers back. tcp: how many questions came by TCP.
+    peak: how many questions waited for their answer at one time.
     """
 
     def __init__(self, zone: Zone, *, silent: bool, authentic: bool) -> None:
         self.nameserver = ""
         self.questions: list[Asked] = []
         self.tcp = 0
+        self.at_work = 0
+        self.peak = 0
         self.answering = asyncio.Event()
         self.answering.set()
         self._silent = silent
@@ -75,7 +78,10 @@ class DnsServer:
             self.questions.append(Asked(_text(question.name), dns.rdatatype.to_text(question.rdtype)))
         else:
             self.tcp += 1
+        self.at_work += 1
+        self.peak = max(self.peak, self.at_work)
         await self.answering.wait()
+        self.at_work -= 1
         reply = dns.message.make_response(query, recursion_available=True)
         if self._authentic:
             reply.flags |= dns.flags.AD
