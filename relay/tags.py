@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from binascii import Error as Base64Error
 
 from relay.errors import MalformedTags
 
@@ -50,5 +49,5 @@ def base64_value(value: str) -> bytes:
     """The octets of a base64 value, in which white space may stand. Raises ValueError."""
     try:
         return b64decode(value.replace(" ", "").replace("\t", ""), validate=True)
-    except Base64Error:
+    except ValueError:  # binascii.Error is one
         raise ValueError("not base64") from None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.canonical import chunked, relaxed_body, relaxed_field
+from relay.canonical import chunked, relaxed_body, relaxed_field, simple_body, simple_field
 from relay.message import CHUNK
 
 # What canonicalisation is about, and little else.
@@ -56,6 +56,35 @@ def test_relaxed_field(raw: bytes, expected: bytes) -> None:
 )
 def test_relaxed_body(body: bytes, expected: bytes) -> None:
     assert canonical(body) == expected
+
+
+def test_simple_field() -> None:
+    # RFC 6376 §3.4.1, §3.4.5 example 2
+    assert simple_field(b"B : Y\t\r\n\tZ  \r\n") == b"B : Y\t\r\n\tZ  "
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        # RFC 6376 §3.4.5, example 2
+        (b" C \r\nD \t E\r\n\r\n\r\n", b" C \r\nD \t E\r\n"),
+        # §3.4.3: an empty body is one CRLF
+        (b"", b"\r\n"),
+        (b"\r\n\r\n", b"\r\n"),
+        (b" \r\n\r\n", b" \r\n"),
+        (b"\r\n\r\na", b"\r\n\r\na\r\n"),
+    ],
+)
+def test_simple_body(body: bytes, expected: bytes) -> None:
+    assert b"".join(simple_body([body])) == expected
+
+
+@given(LINES, st.lists(st.integers(0, 60), max_size=8))
+@example(b"a\r\n\r\nb\r\n", [2, 3, 4, 5, 6, 7])
+def test_a_simple_body_is_what_dkimpy_makes_of_it_wherever_the_pieces_end(body: bytes, cuts: list[int]) -> None:
+    borders = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    pieces = [body[start:end] for start, end in pairwise(borders)]
+    assert b"".join(simple_body(pieces)) == dkim.canonicalization.Simple.canonicalize_body(body)
 
 
 @given(LINES.map(lambda lines: lines + b"\r\n"))

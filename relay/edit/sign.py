@@ -22,6 +22,7 @@ from relay.author import parse_author
 from relay.clock import Clock, SystemClock
 from relay.config.models import Domain, MissingKey
 from relay.edit.key import SigningKey, load_keys
+from relay.edit.seal import seal as seal
 from relay.edit.signature import complete, prepare, signatures
 from relay.errors import CannotSign, MalformedMessage
 from relay.fact import Fact, Record
