@@ -1,7 +1,7 @@
 """Authentication-Results: ours written from the verdicts, and those of others that claim to be ours found.
 
 STANDARDS  RFC 8601 §2.2 (syntax), §2.3 (properties), §2.7 (methods), §5 (every field with our authserv-id is
-           removed at the border), RFC 6008 (header.b), RFC 8617 §10.1 (arc), RFC 9989 §9.2 (policy.dmarc).
+           removed at the border), RFC 6008 (header.b), RFC 8617 §10.1 (arc), RFC 9989 §9.1 (policy.dmarc).
 TRUSTS     nothing: who forges a field spells our name so that we overlook it and the reader does not; what a
            verdict quotes of a stranger (names, addresses, selectors) is written as a token, as a quoted string,
            or as `invalid`, and can make no method, no property and no line.

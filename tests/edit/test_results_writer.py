@@ -60,7 +60,7 @@ def test_all_of_it() -> None:
         (one.method, one.result, {f"{at}.{name}": value for at, name, value in one.properties}) for one in found.results
     ]
     assert told == [
-        ("dmarc", "pass", {"header.from": "example.org", "policy.dmarc": "reject"}),  # RFC 9989 §9.2
+        ("dmarc", "pass", {"header.from": "example.org", "policy.dmarc": "reject"}),  # RFC 9989 §9.1
         ("spf", "softfail", {"smtp.mailfrom": "ann@example.net"}),
         ("spf", "pass", {"smtp.helo": "mail.example.net"}),
         ("iprev", "pass", {"policy.iprev": "2001:db8::25"}),
