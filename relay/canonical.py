@@ -81,7 +81,8 @@ def simple_body(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
 
 def _collapse(text: bytes) -> bytes:
     """Runs of white space as one space, in at most log2(len(text)) passes."""
-    text = text.translate(_TAB_TO_SPACE)
+    if b"\t" in text:
+        text = text.translate(_TAB_TO_SPACE)
     while b"  " in text:
         text = text.replace(b"  ", b" ")
     return text

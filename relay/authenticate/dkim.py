@@ -78,10 +78,12 @@ class _Candidate:
         self._body_matches: bool | None = None
         self._testing = False
         self._result, self._problem, self._bits = DkimResult.PASS, "", 0
+        self._key_name: tuple[str, str] | None = None
         self.signature: MessageSignature | None = None
         try:
             self._tags = read_tags(field)
             self.signature = dkim_signature(field, self._tags, time)
+            self._key_name = self.signature.domain, self.signature.selector
         except Unverifiable as why:
             self._settle(why.result, why.problem)
 
@@ -120,7 +122,7 @@ class _Candidate:
             self._settle(DkimResult.FAIL, "the signature does not match: a signed field was changed, or the key is new")
 
     def verdict(self) -> DkimVerdict:
-        domain, selector = (_shown(self._tags.get(name, "")) for name in "ds")
+        domain, selector = self._key_name or (_shown(self._tags.get(name, "")) for name in "ds")
         return DkimVerdict(
             self._result,
             domain=domain,

@@ -27,10 +27,11 @@ from relay.verdict import DkimResult
 SLOP = 300  # seconds that clocks may differ by
 ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
 
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
 _SECONDS = re.compile(r"[0-9]{1,12}\Z")
 _OCTETS = re.compile(r"[0-9]{1,76}\Z")
-_FIELD_NAME = re.compile(r"[!-9<-~]+\Z")
+_FIELD_NAMES = re.compile(r"[ \t]*[!-9<-~]+[ \t]*(?::[ \t]*[!-9<-~]+[ \t]*)*\Z")
 
 
 class Form(StrEnum):
@@ -84,13 +85,14 @@ def dkim_signature(field: Field, tags: Mapping[str, str], time: float) -> Messag
     if tags.get("v") != "1":
         raise _permerror("v= is not 1")
     signature = message_signature(field, tags, time)
-    identity = tags.get("i", f"@{signature.domain}")
-    _, at, domain = identity.rpartition("@")
+    if "dns/txt" not in words(tags.get("q", "dns/txt")):
+        raise _permerror("q= does not name dns/txt")
+    if "i" not in tags:
+        return signature
+    _, at, domain = tags["i"].rpartition("@")
     identity_domain = _domain(domain)
     if not at or not f".{identity_domain}".endswith(f".{signature.domain}"):  # RFC 6376 §6.1.1
         raise _permerror("i= is not in the domain of d=")
-    if "dns/txt" not in words(tags.get("q", "dns/txt")):
-        raise _permerror("q= does not name dns/txt")
     return replace(signature, identity_domain=identity_domain)
 
 
@@ -102,10 +104,10 @@ def message_signature(field: Field, tags: Mapping[str, str], time: float) -> Mes
         forms = Form(header_form), Form(body_form or "simple")
     except ValueError:
         raise _permerror("c= names a form that is not known") from None
-    names = words(tags["h"].lower())
-    if not all(_FIELD_NAME.match(name) for name in names):
+    if not _FIELD_NAMES.match(tags["h"]):
         raise _permerror("h= is not a list of field names")
-    if "from" not in names:  # RFC 6376 §5.4
+    names = [name.encode() for name in words(tags["h"].lower())]
+    if b"from" not in names:  # RFC 6376 §5.4
         raise _permerror("h= does not name From")
     length = tags.get("l")
     if length is not None and not _OCTETS.match(length):
@@ -122,7 +124,7 @@ def message_signature(field: Field, tags: Mapping[str, str], time: float) -> Mes
         signature.identity_domain,
         signature.value,
         *forms,
-        tuple(name.encode() for name in names),
+        tuple(names),
         body_hash,
         None if length is None else int(length),
     )
@@ -179,7 +181,7 @@ def a_labels(domain: str) -> str:
     if not domain.isascii():
         # Without UTS 46: a full-width letter is another letter (RFC 5891 §5.4).
         domain = ".".join(_a_label(label) for label in domain.lower().split("."))
-    if len(domain) > 253 or not all(_LABEL.match(label) for label in domain.split(".")):
+    if len(domain) > 253 or not _DOMAIN.match(domain):
         raise ValueError("not a domain")
     return domain.lower()
 
