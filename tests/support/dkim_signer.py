@@ -103,7 +103,7 @@ def _field(name: str, message: bytes, tags: Mapping[str, str | None], key: Priva
     known = re.fullmatch("(simple|relaxed)(/(simple|relaxed))?", forms)
     policy = CanonicalizationPolicy.from_c_value((forms if known else "relaxed/relaxed").encode())
     body = policy.canonicalize_body(message.partition(b"\r\n\r\n")[2])
-    if (tags.get("l") or "").isdigit():
+    if re.fullmatch("[0-9]{1,80}", tags.get("l") or ""):
         body = body[: int(tags["l"] or 0)]
     digest = b64encode({"sha1": sha1, "sha256": sha256}[sha](body).digest()).decode()
     unsigned = _unsigned(name, {"bh": digest, **tags})
