@@ -2,8 +2,8 @@
 
 STANDARDS  RFC 6376 §6 (verification), RFC 8301 (no rsa-sha1, RSA of 1024 bits at least), RFC 8463 (Ed25519),
            RFC 8616 (U-labels), RFC 8601 §2.7.1 (the words of the results).
-           We differ: where RFC 6376 §3.5 lets the body go on behind l=, that is `policy` and no pass: "Message
-           content that is not covered … may be forged" (§8.2).
+           We differ: where RFC 6376 §3.5 lets the body go on behind l=, that is `policy` and no pass, for
+           anybody may have written what stands there (§8.2).
 TRUSTS     nothing. What is cheap comes first: a signature with a broken field, past its date or with
            another body than this one costs no question to the DNS, so that a signer's own broken DNS
            never turns a `fail` into a `temperror`.

@@ -2,7 +2,7 @@
 
 STANDARDS  RFC 6376 §3.6 (key records), §6.1.2 (finding them), RFC 8301 §3.2 (RSA sizes), RFC 8463 §4
            (Ed25519), RFC 8616 §4 (A-labels in names). p= of an RSA key is a SubjectPublicKeyInfo, or the
-           bare RSAPublicKey that §3.6.1 names.
+           bare RSAPublicKey that §3.6.1 names. We differ: a record has MAX_RECORD octets at most.
 TRUSTS     nothing: whoever sends mail writes the record. OpenSSL never sees an RSA key of more than 4096
            bits or with an exponent that could make it work for long.
 FAILS      Unverifiable, with the RFC 8601 word for the signature and the reason.

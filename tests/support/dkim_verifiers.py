@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +20,15 @@ my $port = shift;
 Mail::DKIM::DNS::resolver(Net::DNS::Resolver->new(nameservers => ['127.0.0.1'], port => $port, recurse => 0));
 binmode STDIN; local $/;
 my $verifier = Mail::DKIM::Verifier->new; $verifier->PRINT(<STDIN>); $verifier->CLOSE;
-print join("\\t", $_->selector, $_->result_detail), "\\n" for $verifier->signatures;
+for ($verifier->signatures) { print join(" ", split(/\\s+/, $_->selector . " " . $_->result_detail)), "\\n" }
 """
+
+_PERL_ARC = (
+    _PERL.replace("Mail::DKIM::Verifier", "Mail::DKIM::ARC::Verifier").partition("for (")[0]
+    + """
+print $verifier->result, "\\n";
+"""
+)
 
 
 class Checked(NamedTuple):
@@ -51,13 +59,27 @@ def opendkim(message: bytes, dns_port: int, folder: Path) -> list[Checked]:
 
 def mail_dkim(message: bytes, dns_port: int) -> list[Checked]:
     """Mail::DKIM's verdicts, in order of appearance."""
+    return [Checked(*line.split(" ", 1)) for line in _perl(_PERL, message, dns_port)]
+
+
+def mail_dkim_arc(message: bytes, dns_port: int) -> str:
+    """Mail::DKIM's word for the ARC chain: `none`, `pass`, `fail`, …"""
+    return _perl(_PERL_ARC, message, dns_port)[0]
+
+
+@cache
+def _has_mail_dkim(perl: str) -> bool:
+    return subprocess.run([perl, "-MMail::DKIM", "-MNet::DNS", "-e", "1"], capture_output=True).returncode == 0
+
+
+def _perl(script: str, message: bytes, dns_port: int) -> list[str]:
     program = require("perl", "perl")
-    if subprocess.run([program, "-MMail::DKIM", "-MNet::DNS", "-e", "1"], capture_output=True).returncode:
+    if not _has_mail_dkim(program):
         missing("Mail::DKIM is not installed: apt install libmail-dkim-perl")
     ran = subprocess.run(
-        [program, "-e", _PERL, str(dns_port)], input=message, capture_output=True, timeout=PATIENCE, check=True
+        [program, "-e", script, str(dns_port)], input=message, capture_output=True, timeout=PATIENCE, check=True
     )
-    return [Checked(*line.split("\t", 1)) for line in ran.stdout.decode().splitlines()]
+    return ran.stdout.decode().splitlines()
 
 
 def dkimpy(message: bytes, records: Mapping[str, str]) -> list[bool]:
@@ -67,7 +89,7 @@ def dkimpy(message: bytes, records: Mapping[str, str]) -> list[bool]:
     """
 
     def txt(name: bytes, timeout: float = 0) -> bytes | None:
-        record = records.get(name.decode().rstrip("."))
+        record = records.get(name.decode().rstrip(".").lower())
         return record.encode() if record else None
 
     verifier = dkim.DKIM(message)
