@@ -13,6 +13,8 @@ VERBS = {
     "dev": "run a dev relay: take every mail into the inbox, no configuration needed",
     "config": "check or print the configuration, or its JSON schema",
     "spf": "check a client and a sender by SPF, and print why",
+    "verify": "check a message by SPF, DKIM, ARC and DMARC, and say why",
+    "explain": "tell the story of a message: what was found, decided and answered",
     "sign": "sign a message file with DKIM",
     "keys": "make DKIM keys, list them, print their DNS records",
     "inbox": "list, show and delete what the inbox holds",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
@@ -15,6 +16,7 @@ from relay.errors import ConfigError
 if TYPE_CHECKING:
     from relay.config.models import Config
     from relay.config.source import Loaded
+    from relay.resolver import Resolver
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -49,3 +51,36 @@ def exit_with(error: ConfigError) -> NoReturn:
     for problem in error.problems:
         click.echo(f"relay: {problem}", err=True)
     sys.exit(2)
+
+
+def dns_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--dns HOST:PORT` as `nameserver` and `--zone FILE` as `zone`, for `make_resolver`."""
+    server = click.option(
+        "--dns", "nameserver", metavar="HOST:PORT", help="The name server to ask. Default: the system's."
+    )
+    zone = click.option(
+        "--zone", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Ask this zone file instead."
+    )
+    return server(zone(command))
+
+
+def make_resolver(nameserver: str | None, zone: Path | None) -> Resolver:
+    """Who answers DNS questions; wrong use exits 2. Close it in the loop that used it."""
+    from relay.resolver import Resolver
+    from relay.zone import ZoneFile
+
+    if nameserver and zone:
+        raise click.UsageError("--dns and --zone exclude each other")
+    try:
+        return ZoneFile(zone) if zone else Resolver([nameserver] if nameserver else [])
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def read_message(file: BinaryIO) -> bytes:
+    """A message from a file; line ends that are LF become CRLF, and standard error says so."""
+    content = file.read()
+    if re.search(rb"(?<!\r)\n", content):
+        content = re.sub(rb"\r?\n", b"\r\n", content)
+        click.echo("relay: line ends were LF, they are CRLF now", err=True)
+    return content

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import click
 
-from relay.cli.options import config_option, load_or_exit
+from relay.cli.options import config_option, load_or_exit, read_message
 
 if TYPE_CHECKING:
     from relay.fact import Fact
@@ -37,10 +36,7 @@ def sign(file: BinaryIO, path: Path | None) -> None:
         for problem in error.problems:
             click.echo(f"relay: {problem}", err=True)
         sys.exit(2)
-    content = file.read()
-    if re.search(rb"(?<!\r)\n", content):
-        content = re.sub(rb"\r?\n", b"\r\n", content)
-        click.echo("relay: line ends were LF, they are CRLF now", err=True)
+    content = read_message(file)
     try:
         author = parse_author(Message.parse(content))
         domain = signer.domain(author)

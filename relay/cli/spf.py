@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import json_option
+from relay.cli.options import dns_options, json_option, make_resolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--helo", default="", help="What the client said in EHLO. For MAIL-FROM <> it is the name that is checked."
 )
-@click.option("--dns", "nameserver", metavar="HOST:PORT", help="The name server to ask. Default: the system's.")
-@click.option(
-    "--zone", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Ask this zone file instead."
-)
+@dns_options
 @json_option
 def spf(ip: str, mail_from: str, helo: str, nameserver: str | None, zone: Path | None, as_json: bool) -> None:
     """Check by SPF whether the client at IP may send as MAIL-FROM, and print every term and every DNS question.
@@ -39,20 +36,14 @@ def spf(ip: str, mail_from: str, helo: str, nameserver: str | None, zone: Path |
     from dataclasses import asdict
     from ipaddress import ip_address
 
-    from relay.resolver import Resolver
-    from relay.zone import ZoneFile
-
-    if nameserver and zone:
-        raise click.UsageError("--dns and --zone exclude each other")
     try:
         address = ip_address(ip)
-        resolver = ZoneFile(zone) if zone else Resolver([nameserver] if nameserver else [])
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise click.UsageError(str(error)) from None
     sender = mail_from.removeprefix("<").removesuffix(">")
     if not sender and not helo:
         raise click.UsageError("MAIL-FROM <> is checked as postmaster at --helo, which is missing")
-    verdict = asyncio.run(_check(address, sender, helo, resolver))
+    verdict = asyncio.run(_check(address, sender, helo, make_resolver(nameserver, zone)))
     if as_json:
         click.echo(json.dumps(asdict(verdict), indent=2))
     else:
