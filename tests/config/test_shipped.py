@@ -56,8 +56,9 @@ def test_every_key_of_the_models_is_in_it() -> None:
             for name in one.get("properties", {})
         }
 
-    for name in fields(SCHEMA) - {"key"}:
-        assert re.search(rf"^#?{name} = ", text(), re.MULTILINE), name
+    for name in fields(SCHEMA):
+        # a setting, or a table: [listener.submission.sni.other], [hop.next.oauth2]
+        assert re.search(rf"^#?({name} = |\[[^]]*\b{name}\b)", text(), re.MULTILINE), name
 
 
 def test_three_lines_make_a_real_next_hop(tmp_path: Path) -> None:
@@ -76,8 +77,8 @@ def test_three_lines_make_a_real_next_hop(tmp_path: Path) -> None:
 
 
 def test_what_is_shown_as_a_default_is_one(tmp_path: Path) -> None:
-    """Every `#key = value` may be taken out of its comment: it is TOML and the models know it."""
-    taken_out = re.sub(r"^#(?=[a-z_]+ = )", "", text(), flags=re.MULTILINE)
+    """Every `#key = value` and `#[table]` may be taken out of its comment: it is TOML and the models know it."""
+    taken_out = re.sub(r"^#(?=[a-z0-9_]+ = |\[)", "", text(), flags=re.MULTILINE)
     from relay.config.explain import explain
 
     tree = tomllib.loads(taken_out)

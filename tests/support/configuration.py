@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from relay.config.checks import World
 from relay.config.files import read_file
+from relay.config.finding import World
 from relay.config.networks import Machine
 from relay.config.source import Loaded, read
 
