@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from relay.config.environment import reason
 from relay.config.models import Algorithm
 
-MAX_FILE = 1024**2  # octets
+MAX_FILE = 64 * 1024**2  # octets; a file of recipients may be long
 WEAKEST_RSA = 1024  # bits, RFC 8301 §3.2
 
 
