@@ -5,17 +5,20 @@ All tests come from loopback, so each frontend is told which address its clients
 
 from __future__ import annotations
 
+import csv
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from tests.support.peers import free_port, open_folder, require, running
+from tests.support.peers import PATIENCE, free_port, open_folder, require, running
 
 _GLOBAL = """\
 global
   log stdout format raw local0
+  stats socket {folder}/stats
 defaults
   mode tcp
   timeout connect 5s
@@ -26,7 +29,7 @@ defaults
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """To a server's `port`, for clients of address `source`. version: of the PROXY protocol.
+    """To a server's `port`, for clients of address `source`. version: of the PROXY protocol; 0 says nothing of them.
 
     checked: the server is taken for down until a health check has passed, and again when one fails.
     """
@@ -48,18 +51,30 @@ class HAProxy:
     def log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")
 
+    def health(self, name: str) -> str:
+        """What the last check of the server behind frontend `name` found: `L4OK`, `L4CON` … or `INI` before it."""
+        with socket.socket(socket.AF_UNIX) as stats:
+            stats.settimeout(PATIENCE)
+            stats.connect(str(self._folder / "stats"))
+            stats.sendall(b"show stat\n")
+            with stats.makefile(newline="") as answer:
+                rows = csv.DictReader(answer.read().removeprefix("# ").strip().splitlines())
+        return next(row["check_status"] for row in rows if (row["pxname"], row["svname"]) == (name, "relay"))
+
 
 @contextmanager
-def running_haproxy(ways: Mapping[str, Way]) -> Iterator[HAProxy]:
-    """Start one with a frontend for each of `ways`, end it with the block."""
+def running_haproxy(ways: Mapping[str, Way], ports: Mapping[str, int] | None = None) -> Iterator[HAProxy]:
+    """Start one with a frontend for each of `ways`, end it with the block. ports: theirs, else free ones."""
     program = require("haproxy", "haproxy")
     with open_folder("haproxy") as folder:
-        ports = {name: free_port() for name in ways}
+        own_ports = dict(ports or {name: free_port() for name in ways})
         conf = folder / "haproxy.cfg"
-        conf.write_text(_GLOBAL + "".join(_section(name, ports[name], way) for name, way in ways.items()))
+        conf.write_text(
+            _GLOBAL.format(folder=folder) + "".join(_section(name, own_ports[name], way) for name, way in ways.items())
+        )
         command: Sequence[str] = [program, "-db", "-f", str(conf)]
-        with running(command, log=folder / "log", ports=sorted(ports.values())):
-            yield HAProxy(folder, ports)
+        with running(command, log=folder / "log", ports=sorted(own_ports.values())):
+            yield HAProxy(folder, own_ports)
 
 
 def _section(name: str, port: int, way: Way) -> str:
@@ -68,6 +83,6 @@ def _section(name: str, port: int, way: Way) -> str:
     else:  # both ends of a PROXY header are of one family
         addresses = f"  tcp-request connection set-src ipv6({way.source})\n"
         addresses += "  tcp-request connection set-dst ipv6(2001:db8::1)\n"
-    proxy = "send-proxy" if way.version == 1 else "send-proxy-v2"
+    proxy = ("", " send-proxy", " send-proxy-v2")[way.version]
     check = " check inter 100ms fall 1 rise 1" if way.checked else ""
-    return f"listen {name}\n  bind 127.0.0.1:{port}\n{addresses}  server relay 127.0.0.1:{way.port} {proxy}{check}\n"
+    return f"listen {name}\n  bind 127.0.0.1:{port}\n{addresses}  server relay 127.0.0.1:{way.port}{proxy}{check}\n"
