@@ -43,10 +43,14 @@ class Generation:
 
     async def probe(self) -> None:
         """Hear what each hop takes; one that is slow to answer is promised everything until it has."""
-        probes = asyncio.gather(*(hop.probe() for hop in self.hops.values()))
-        await asyncio.wait([probes], timeout=_PROBE)
-        probes.cancel()
-        await asyncio.wait([probes])
+        probes = [asyncio.create_task(hop.probe()) for hop in self.hops.values()]
+        try:
+            if probes:
+                await asyncio.wait(probes, timeout=_PROBE)
+        finally:
+            for probe in probes:
+                probe.cancel()
+            await asyncio.gather(*probes, return_exceptions=True)
 
 
 class App:
