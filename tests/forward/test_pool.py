@@ -10,6 +10,7 @@ import pytest
 from relay import reply
 from relay.clock import SystemClock
 from relay.config.models import Hop, Timeout
+from relay.envelope import Client
 from relay.forward.pool import Pool
 from relay.outcome import Outcome, Result
 from tests.support.clock import JumpingClock
@@ -72,6 +73,7 @@ class Stub:
     def __init__(self) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_usable, self.messages = True, 1
+        self.client: Client | None = None
 
     def quit(self, within: float) -> None:
         self.closed.set_result(None)
@@ -80,7 +82,7 @@ class Stub:
 
 
 def pool_of_stubs(opened: list[Stub], **keys: object) -> Pool:
-    async def open(until: float, id: str) -> Stub:
+    async def open(until: float, id: str, client: Client | None) -> Stub:
         opened.append(Stub())
         return opened[-1]
 
