@@ -182,6 +182,8 @@ class Login(Table):
     )
     hashes_at_once: int = Field(2, ge=1, description="password hashes at once; beyond that 454")
     remember: Duration = Field(300.0, description="how long a verified login costs no new hash")
+    failures: int = Field(10, ge=1, description="failed logins for one name, or from one address, then 454 ...")
+    failures_window: Duration = Field(600.0, gt=0, description="... as long as so many lie within this time")
 
 
 class Delay(Table):
