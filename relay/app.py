@@ -16,6 +16,9 @@ from relay.accept.listener import Listeners
 from relay.accept.login import Logins
 from relay.clock import Clock
 from relay.config.models import Config, HopKind, Role
+from relay.decide.rate import Rates
+from relay.decide.recipients import read_recipients
+from relay.decide.verification import Verification
 from relay.edit.sign import Signer
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
@@ -60,7 +63,8 @@ class App:
         """log: takes every fact, besides the metrics. Raises ConfigError."""
         self._clock, self._log = clock, log
         self._metrics = Metrics()
-        self._remembered = Remembered(clock)
+        self._remembered, self._rates = Remembered(clock), Rates(clock, self.record)
+        self._verification = Verification(clock, self.record)
         self._ready = False
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
@@ -119,6 +123,7 @@ class App:
             self.record(Fact("app.stopping"))
         self._ready = False
         await self._listeners.drain(self._now.config.timeout.drain)
+        await self._verification.close()
         await self._close(self._now)
         if self._now.logins is not None:
             self._now.logins.close()
@@ -139,7 +144,24 @@ class App:
         logins = Logins.read(config.login, self._clock) if config.login.file else None
         signer = Signer(config.domain, self._clock, self.record)
         senders = logins.senders if logins else None
-        pipeline = Pipeline(config, hops, self._inbox, signer, senders, self._remembered, self._clock, self.record)
+        recipients = {
+            name: read_recipients(listener.recipients)
+            for name, listener in config.listener.items()
+            if listener.recipients is not None
+        }
+        pipeline = Pipeline(
+            config,
+            hops,
+            self._inbox,
+            signer,
+            senders,
+            recipients,
+            self._remembered,
+            self._rates,
+            self._verification,
+            self._clock,
+            self.record,
+        )
         return Generation(config, hops, logins, pipeline)
 
     async def _close(self, generation: Generation) -> None:
