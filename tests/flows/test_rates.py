@@ -115,6 +115,25 @@ async def test_loopback_has_no_rate_by_address(box: Mailbox, tmp_path: Path) -> 
         await play(relay.port("gateway"), HELLO + (mail() + RSET) * 3)
 
 
+async def test_messages_of_an_address_behind_a_load_balancer(box: Mailbox, tmp_path: Path) -> None:
+    """An IPv6 client is its /64, whatever address of it he takes."""
+    given = tables(box.port, ip={"per": "ip", "messages": 1}) | {"limit": {"exempt": ["192.0.2.0/24"]}}
+    given["listener"]["gateway"]["proxy_from"] = ["127.0.0.0/8"]
+
+    def from_(ip: str, to: str) -> str:
+        return f"C: PROXY TCP{6 if ':' in ip else 4} {ip} {to} 40000 25\n" + HELLO
+
+    async with running(given, tmp_path / "data") as relay:
+        port, four, six = relay.port("gateway"), "198.51.100.25", "2001:db8:ffff::25"
+        await play(port, from_("203.0.113.1", four) + mail())
+        await play(port, from_("203.0.113.1", four) + mail(reply=LATER))
+        await play(port, from_("203.0.113.2", four) + mail())
+        await play(port, from_("2001:db8:1:2::1", six) + mail())
+        await play(port, from_("2001:db8:1:2:ffff::9", six) + mail(reply=LATER))
+        await play(port, from_("2001:db8:1:3::1", six) + mail())
+        await play(port, from_("192.0.2.7", four) + (mail() + RSET) * 3)
+
+
 async def test_counts_outlive_a_session_in_trouble_and_the_session_goes_on(box: Mailbox, tmp_path: Path) -> None:
     given = tables(box.port, sender={"per": "sender", "messages": 1})
     async with running(given, tmp_path / "data") as relay:
