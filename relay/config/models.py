@@ -247,7 +247,9 @@ class Verify(Table):
     on_trouble: OnTrouble = Field(
         OnTrouble.ACCEPT, description="accept | defer a recipient whom the hop cannot be asked about"
     )
-    keep: int = Field(100_000, ge=1, description="answers kept; the oldest go first")
+    keep: int = Field(
+        100_000, ge=1, description="answers kept; the oldest go first, of unknown recipients before the others"
+    )
 
 
 class Key(Table):
@@ -268,7 +270,7 @@ class Domain(Table):
 
 
 class Masquerade(Table):
-    """Addresses rewritten before signing, in MAIL FROM and in the From field. The first that matches counts."""
+    """Addresses rewritten before signing, in MAIL FROM, From and Sender. The first table that matches counts."""
 
     match: tuple[Sender, ...] = Field(min_length=1, description='the senders rewritten: addresses, "@domain", or "*"')
     address: Replacement = Field(description='the address instead, or "@domain" to change the domain alone')
