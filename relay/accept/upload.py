@@ -20,7 +20,7 @@ from relay.accept.data import DotReader, Incoming, seconds_for_block
 from relay.accept.limits import Reservation
 from relay.reply import Reply
 
-SMALL_CHUNK = 512  # octets; a chunk below this, but for the last, counts as junk
+SMALL_CHUNK = 64  # octets; a chunk below this, but for the last, counts as junk
 
 
 class Upload(Channel):
