@@ -55,6 +55,10 @@ class Sending:
         message = Message.parse(content)
         return await self.hop.deliver(envelope, message, recipients or (ANN,), self.clock.monotonic() + within)
 
+    async def ask(self, recipient: Address = ANN, *, client: Client = CLIENT, within: float = 30.0) -> Outcome:
+        envelope = Envelope("id0", client, SENDER)
+        return await self.hop.ask(envelope, recipient, self.clock.monotonic() + within)
+
     async def close(self) -> None:
         await self.hop.close()
 
