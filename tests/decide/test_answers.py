@@ -105,5 +105,8 @@ def test_a_new_answer_takes_the_place_of_the_old() -> None:
     answers.keep(key, KNOWN, 10)
     answers.keep(key, Answer(False, 5.0), 10)
     assert answers.get(key) == Answer(False, 5.0)
+    assert len(answers) == 1
+    answers.keep(key, Answer(True, 9.0), 10)
+    assert answers.get(key) == Answer(True, 9.0)
     assert answers.get(("other", "ann@ours.org")) is None
     assert len(answers) == 1

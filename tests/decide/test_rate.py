@@ -172,3 +172,12 @@ def test_a_window_slides() -> None:
     assert [window.total(time) for time in (99.0, 100.0, 125.0, 150.0, 175.0, 199.0, 200.0, 1000.0)] == [
         10, 10, 7, 5, 2, 0, 0, 0,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pause", [200.0, 250.0, 299.0, 300.0, 1e6])
+def test_after_two_windows_all_begins_anew(pause: float) -> None:
+    window = Window(100.0, 0.0)
+    window.count = 10
+    assert window.total(pause) == 0
+    window.count = 4
+    assert window.total(pause + 99.0) == 4

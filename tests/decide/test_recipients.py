@@ -65,6 +65,8 @@ BAD = [
     ("\n\nann@", "line 3"),
     ("@", "line 1"),
     ("@-x-.org", "line 1"),
+    (f"{'a' * 65}@ours.org", "line 1"),  # RFC 5321 §4.5.3.1.1
+    (f"ann@{'a' * 64}.org", "line 1"),  # RFC 1035 §2.3.4
     ("postmaster", "line 1"),  # without a domain it is whose?
     ("ann@ours.org\x0bbob@ours.org", "line 1"),  # one line, though Python thinks it is two
 ]

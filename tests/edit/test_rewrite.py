@@ -164,6 +164,13 @@ def test_no_line_becomes_longer_than_998_octets(field: bytes, lines: list[bytes]
     assert header.split() == wanted.split()
 
 
+@pytest.mark.parametrize(("octets", "folds"), [(MAX_LINE, 0), (MAX_LINE + 1, 1)])
+def test_a_line_of_998_octets_is_not_folded(octets: int, folds: int) -> None:
+    address = LONG["a"]["address"].encode()
+    name = b"N" * (octets - len(b"From:  <>") - len(address))
+    assert rewritten(b"From: " + name + b" <a@b.org>", LONG)[1].count(b"\r\n ") == folds
+
+
 # RFC 5322 §3.2.2: CFWS without lines of white space only; §3.2.5: what a name is made of
 CFWS = st.sampled_from([b"(c (d) \\))", b" ", b"\t", b"\r\n (ann@inside.ours.org)", b"(<\r\n >)"])
 NAMES = CFWS | st.sampled_from([b"Ann", b"\r\n Ann", b'"x <y@z>"', b"=?utf-8?Q?a?=", b"\xc3\xb6", b' "a\r\n b"'])
