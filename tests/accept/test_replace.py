@@ -277,6 +277,7 @@ async def test_twenty_reloads_under_load_lose_nothing() -> None:
                 bad["listener"]["bad"] = {"role": "capture", "tls": "starttls"}
                 with pytest.raises(ConfigError):
                     await relay.listeners.replace(configured(bad), Scripted(), None)
+        await relay.until(lambda: bool(stages[-1].received))
         is_over.set()
         answers = [answer for one in await asyncio.gather(*senders) for answer in one]
         assert set(answers) == {"250 2.0.0"}
