@@ -31,7 +31,7 @@ defaults
 class Way:
     """To a server's `port`, for clients of address `source`. version: of the PROXY protocol; 0 says nothing of them.
 
-    checked: the server is taken for down until a health check has passed, and again when one fails.
+    checked: the server is taken for down while a health check fails, of TCP for version 1, of SMTP for version 2.
     """
 
     port: int
@@ -85,4 +85,6 @@ def _section(name: str, port: int, way: Way) -> str:
         addresses += "  tcp-request connection set-dst ipv6(2001:db8::1)\n"
     proxy = ("", " send-proxy", " send-proxy-v2")[way.version]
     check = " check inter 100ms fall 1 rise 1" if way.checked else ""
+    if way.checked and way.version == 2:
+        addresses += "  option smtpchk EHLO haproxy.example\n"
     return f"listen {name}\n  bind 127.0.0.1:{port}\n{addresses}  server relay 127.0.0.1:{way.port}{proxy}{check}\n"
