@@ -17,7 +17,7 @@ from relay.accept.login import Logins
 from relay.clock import Clock
 from relay.config.models import Config, HopKind, Role
 from relay.decide.rate import Rates
-from relay.decide.recipients import read_recipients
+from relay.decide.recipients import Recipients, read_recipients
 from relay.decide.verification import Verification
 from relay.edit.sign import Signer
 from relay.errors import ConfigError, Problem
@@ -69,7 +69,7 @@ class App:
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
         self._inbox = Inbox(config.data / FILE_NAME, "inbox", config.inbox.keep, clock, self.record)
-        self._now = self._build(config)
+        self._now = self._build(config, _read_recipients(config))
         self._listeners = Listeners(config, self._now.pipeline, self._now.logins, clock, self.record)
         self._web = Web(self._metrics.expose, lambda: {"listeners": self._ready}, config.hostname)
 
@@ -104,7 +104,8 @@ class App:
         changed = [key for key in _FIXED if getattr(config, key) != getattr(before.config, key)]
         if changed:
             raise ConfigError(*(Problem("", key, "cannot change while the relay runs: restart it") for key in changed))
-        made = self._build(config)
+        # A million recipients take a second to read.
+        made = self._build(config, await asyncio.to_thread(_read_recipients, config))
         try:
             if _keeps(config):
                 await self._inbox.open()
@@ -131,7 +132,7 @@ class App:
         await self._web.stop()
         self.record(Fact("app.stopped"))
 
-    def _build(self, config: Config) -> Generation:
+    def _build(self, config: Config, recipients: Mapping[str, Recipients]) -> Generation:
         """All parts that can be made without opening a port. Raises ConfigError."""
         for fact in make_missing_keys(config.domain, self._clock):
             self.record(fact)
@@ -144,11 +145,6 @@ class App:
         logins = Logins.read(config.login, self._clock) if config.login.file else None
         signer = Signer(config.domain, self._clock, self.record)
         senders = logins.senders if logins else None
-        recipients = {
-            name: read_recipients(listener.recipients)
-            for name, listener in config.listener.items()
-            if listener.recipients is not None
-        }
         pipeline = Pipeline(
             config,
             hops,
@@ -182,3 +178,9 @@ def _keeps(config: Config) -> bool:
     """Some mail ends in the inbox."""
     kinds = {hop.kind for hop in config.hop.values()}
     return HopKind.INBOX in kinds or any(listener.role is Role.CAPTURE for listener in config.listener.values())
+
+
+def _read_recipients(config: Config) -> dict[str, Recipients]:
+    """Who is known, by listener. Raises ConfigError."""
+    listeners = config.listener.items()
+    return {name: read_recipients(one.recipients) for name, one in listeners if one.recipients is not None}
