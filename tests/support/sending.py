@@ -40,7 +40,7 @@ class Sending:
         values = {"host": ("127.0.0.1",), "tls": HopTls.NONE} | keys
         self.clock = clock or SystemClock()
         self.facts: list[Fact] = []
-        timeout = Timeout.model_construct(**Timeout().model_dump() | times)
+        timeout = Timeout.model_construct(**dict(Timeout()) | times)
         self.hop = SmtpHop("out", Hop(port=port, **values), timeout, hostname, self.clock, self.facts.append)
 
     async def deliver(
