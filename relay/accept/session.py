@@ -202,6 +202,8 @@ class Session(aiosmtpd.Session):
         return message
 
     def _content_refusal(self) -> Reply | None:
+        if self.needs_tls:
+            return replies.TLS_FIRST
         if self.envelope is None:
             return self._nothing_open()
         if not self.envelope.recipients:

@@ -25,7 +25,8 @@ from relay.accept.upload import Upload
 from relay.config.models import EarlyTalker, ListenTls
 from relay.reply import Reply
 
-_BEFORE_TLS = frozenset({"NOOP", "EHLO", "HELO", "STARTTLS", "QUIT"})  # RFC 3207 §4
+# RFC 3207 §4; and BDAT, which refuses by itself once it has read its octets.
+_BEFORE_TLS = frozenset({"NOOP", "EHLO", "HELO", "STARTTLS", "QUIT", "BDAT"})
 _JUNK = frozenset({"NOOP", "RSET", "EHLO", "HELO", "VRFY", "HELP"})
 _NOT_OFFERED = frozenset(
     {"BURL", "EXPN", "ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "DEBUG", "WIZ"}
@@ -202,6 +203,8 @@ class Smtp(Upload):
         """One command and its reply."""
         parsed = command.parse_line(line)
         if isinstance(parsed, Reply):
+            if line[:4].upper() == b"BDAT":
+                raise HangUp(parsed, "BDAT without a size")
             await self._answer(parsed)
             return
         verb, argument = parsed
@@ -210,7 +213,9 @@ class Smtp(Upload):
             await self._answer_unknown(verb)
             return
         self._may_be_text = False
+        junk = self.session.junk
         if self.session.needs_tls and verb not in _BEFORE_TLS:
+            self._may_be_text = verb == "DATA"
             reply: Reply | None = replies.TLS_FIRST
         else:
             try:
@@ -224,7 +229,7 @@ class Smtp(Upload):
             self.session.junk += 1
         if reply is not None:
             await self._answer(reply)
-        if self.session.junk > self.service.patience.junk:
+        if self.session.junk > max(junk, self.service.patience.junk):
             raise HangUp(replies.TOO_MANY_ERRORS, "junk")
 
     async def _answer_unknown(self, verb: str) -> None:
@@ -247,7 +252,7 @@ class Smtp(Upload):
             if session.errors > self.service.config.delay.error_after:
                 await self._hold_back()
         self.say(reply)
-        if session.errors >= self.service.patience.errors:
+        if not reply.is_positive and session.errors >= self.service.patience.errors:
             raise HangUp(replies.TOO_MANY_ERRORS, "errors")
 
     async def _hold_back(self) -> None:

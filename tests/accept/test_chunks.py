@@ -195,13 +195,40 @@ async def test_sequences(stream: bytes, answers: list[str], contents: list[bytes
     assert stages.contents == contents
 
 
-@pytest.mark.parametrize("line", [b"BDAT", b"BDAT LAST", b"BDAT -1 LAST", b"BDAT x", b"BDAT " + b"9" * 21])
-async def test_without_a_size_the_session_ends(line: bytes) -> None:
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (b"BDAT", "501 5.5.4"),
+        (b"BDAT LAST", "501 5.5.4"),
+        (b"BDAT -1 LAST", "501 5.5.4"),
+        (b"BDAT x", "501 5.5.4"),
+        (b"BDAT " + b"9" * 21, "501 5.5.4"),
+        (b"BDAT 30\0 LAST", "500 5.5.2"),
+        (b"bdat\t30", "500 5.5.2"),
+        (b"BDAT 30\n", "500 5.5.2"),
+        (b"BDAT 30 \xff", "500 5.5.2"),
+        (b"BDAT 30" + b" " * 600, "500 5.5.6"),
+    ],
+)
+async def test_without_a_size_the_session_ends(line: bytes, answer: str) -> None:
     """Nobody knows how much of what follows is the message."""
     async with listening(Scripted()) as relay, smtp_client(relay.address("capture")) as client:
         await opened(client)
         client.send(line + b"\r\nMAIL FROM:<eve@example.org>\r\nNOOP\r\n")
-        assert [code(text) for text in await client.rest()] == ["501 5.5.4"]
+        assert [code(text) for text in await client.rest()] == [answer]
+
+
+async def test_before_tls_the_octets_are_no_commands_either(certificates: Certificates) -> None:
+    pair = {"certificate": str(certificates.chain), "key": str(certificates.key)}
+    settings = {"role": "capture", "tls": "starttls", "require_tls": True, **pair}
+    async with (
+        listening(Scripted(), {"listener": {"capture": settings}}) as relay,
+        smtp_client(relay.address("capture")) as client,
+    ):
+        await client.read()
+        await client.say(OPEN[0])
+        client.send(bdat(b"STARTTLS\r\n") + bdat(b"QUIT\r\n", last=True) + b"NOOP\r\n")
+        assert await codes(client, 3) == ["530 5.7.0", "530 5.7.0", "250 2.0.0"]
 
 
 async def test_binarymime_is_never_taken() -> None:

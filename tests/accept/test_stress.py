@@ -45,6 +45,7 @@ async def test_errors_and_junk_weigh_more() -> None:
         assert await one.converse(b"FOO", b"NOOP") == ["500 5.5.1", "250 2.0.0"]  # quiet again
         async with smtp_client(relay.address("capture")):
             await relay.until(lambda: relay.listeners.load.connections == 2)
+            assert await one.converse(OPEN[0], OPEN[1]) == ["250", "250 2.1.0"]  # old errors end no good command
             one.send(b"FOO\r\n")
             assert [code(text) for text in await one.rest()] == ["500 5.5.1", "421 4.7.0"]
 
