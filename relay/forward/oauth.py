@@ -33,7 +33,6 @@ MAX_ANSWER = 64 * 1024  # octets of the server's answer that are read
 MAX_LIFETIME = 86400.0  # seconds that we believe in
 LIFETIME = 300.0  # when the server does not say (RFC 6749 §5.1: it should)
 MARGIN = 120.0  # seconds before its end from which a token is renewed; half its life if that is less
-_CLOSE = 5.0  # seconds that a question under way has when the hop is closed
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 _CODE = re.compile(r"[a-z_]{1,40}")  # those of RFC 6749 §5.2, and their like
@@ -87,12 +86,9 @@ class Tokens:
         return said
 
     async def close(self) -> None:
-        """Nobody waits any more; a question under way is given up after a while."""
+        """Wait for a question under way: deliveries may wait for it, and a new refresh token may come of it."""
         if self._asking is not None:
-            asking = self._asking
-            await asyncio.wait([asking], timeout=_CLOSE)
-            asking.cancel()
-            await asyncio.wait([asking])
+            await asyncio.wait([self._asking])
 
     async def _ask(self) -> str | Refusal:
         try:
