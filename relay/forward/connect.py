@@ -92,9 +92,10 @@ class Connector:
             if self.hop.username is not None:
                 await self._login(client, host, self.hop.username, until)
             if self.hop.identify is Identify.XCLIENT:
-                check_offered(client.esmtp_extensions)
+                check_offered(client.esmtp_extensions.get("xclient", ""))
             connection = self._take_over(client, host)
-            connection.client = proxied
+            if self.hop.identify is Identify.PROXY_V2:
+                connection.client = proxied
             return connection
         except BaseException as error:
             if isinstance(error, Trouble) and error.reply is not None and client.is_connected:

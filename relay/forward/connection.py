@@ -24,7 +24,8 @@ class Connection(asyncio.Protocol):
     host:       as configured. tls: `TLSv1.3`, or "" in plain.
     extensions: EHLO keywords in lower case, with their parameters.
     messages:   transactions completed on it.
-    client:     the client named in its PROXY header; None when there is none, or it names us.
+    client:     whose it is by its PROXY header; None when there is none, or it names us.
+    xclient:    the XCLIENT attributes that were offered to ourselves, `NAME ADDR`.
     introduced: the XCLIENT commands last taken on it.
     closed:     done once the socket is closed, never with an exception.
     """
@@ -35,6 +36,7 @@ class Connection(asyncio.Protocol):
         self.host, self.tls, self.extensions = host, tls, extensions
         self.messages = 0
         self.client: Client | None = None
+        self.xclient = extensions.get("xclient", "")
         self.introduced: tuple[bytes, ...] = ()
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()

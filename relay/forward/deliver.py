@@ -115,9 +115,8 @@ class SmtpHop:
         fresh: bool = False,
     ) -> tuple[str, str, T | Trouble]:
         """The host, the TLS version, and what came of it."""
-        client = envelope.client if self._hop.identify is Identify.PROXY_V2 else None
         try:
-            connection = await self._pool.take(until, envelope.id, client, fresh=fresh)
+            connection = await self._pool.take(until, envelope.id, envelope.client, fresh=fresh)
         except Trouble as trouble:
             return trouble.host, "", trouble
         try:

@@ -9,12 +9,12 @@ FAILS      Trouble where the hop does not take it: mail never goes on in silence
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import pack
 
-from relay.config.models import HopKind
+from relay.config.models import HopKind, Identify
 from relay.envelope import Client
+from relay.forward.connection import Connection
 from relay.forward.dialogue import Dialogue
 from relay.forward.replies import extensions
 from relay.forward.trouble import Fault, Phase, Trouble, refusal
@@ -68,22 +68,33 @@ def xclient(client: Client, attributes: str) -> tuple[bytes, ...]:
     return *commands, command + b"\r\n"
 
 
-def check_offered(offered: Mapping[str, str]) -> None:
-    """Raises Trouble unless XCLIENT is offered for addresses. offered: as in `Connection.extensions`."""
-    if "ADDR" not in offered.get("xclient", "").upper().split():
+def is_for(identify: Identify, connection: Connection, client: Client | None) -> bool:
+    """The connection can carry the client's mail, or (None) a question of our own."""
+    match identify:
+        case Identify.PROXY_V2:
+            return (connection.client and connection.client.ip) == (client and client.ip)
+        case Identify.XCLIENT:
+            # Postfix trusts the client it was told of no further than any other: he is not offered XCLIENT.
+            offered = "xclient" in connection.extensions or not connection.introduced
+            return offered or client is None or connection.introduced == xclient(client, connection.xclient)
+    return True
+
+
+def check_offered(attributes: str) -> None:
+    """Raises Trouble unless XCLIENT is offered for addresses."""
+    if "ADDR" not in attributes.upper().split():
         raise Trouble(Phase.IDENTIFY, Fault.SETTINGS, "XCLIENT ADDR is not offered")
 
 
 async def introduce(dialogue: Dialogue, kind: HopKind, client: Client, ehlo: str) -> None:
     """Say by XCLIENT whose mail comes next, unless that was said last. Raises Trouble.
 
-    ehlo: our own name, for where the client has none that could be repeated.
+    The connection `is_for` him. ehlo: our own name, for where the client has none that could be repeated.
     """
     connection, seconds = dialogue.connection, dialogue.timeout.ehlo
-    commands = xclient(client, connection.extensions.get("xclient", ""))
+    commands = xclient(client, connection.xclient)
     if connection.introduced == commands:
         return
-    check_offered(connection.extensions)
     for command in commands:
         connection.send(command, 1)
         if refused := await dialogue.answer(Phase.IDENTIFY, seconds):

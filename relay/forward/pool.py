@@ -1,7 +1,7 @@
 """The open connections of one hop: reused, capped, closed when idle; whoever waits is served in turn.
 
-Where a connection is opened with a PROXY header it is a client's own, and another client has no use for
-it: all that another can have of it is its slot.
+Where the hop was told who the client is (`identify.py`), a connection may be of no use to another client:
+all that another can have of it is its slot.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from relay.clock import Clock
 from relay.config.models import Hop, Timeout
 from relay.envelope import Client
 from relay.forward.connection import Connection
+from relay.forward.identify import is_for
 from relay.forward.trouble import Fault, Phase, Trouble
 
 
@@ -47,7 +48,7 @@ class Pool:
     async def take(self, until: float, id: str, client: Client | None = None, *, fresh: bool = False) -> Connection:
         """A connection for one transaction; `give` or `drop` it. Raises Trouble.
 
-        client: whose own it must be; None: it is nobody's own. fresh: not one that has been used before.
+        client: for whom; None for ourselves. fresh: not one that has been used before.
         """
         connection = None if fresh or self._waiting else self._take_idle(client)
         while connection is None:
@@ -95,12 +96,15 @@ class Pool:
     def _take_idle(self, client: Client | None) -> Connection | None:
         for entry in reversed([*self._idle]):
             connection = entry[1]
-            if _is_for(connection, client):
+            if self._is_for(connection, client):
                 self._idle.remove(entry)
                 if connection.is_usable:
                     return connection
                 self.drop(connection)
         return None
+
+    def _is_for(self, connection: Connection, client: Client | None) -> bool:
+        return is_for(self._hop.identify, connection, client)
 
     def _leave(self, connection: Connection) -> None:
         if not connection.closed.done():
@@ -159,7 +163,7 @@ class Pool:
             client, turn = self._waiting[0]
             if turn.done():
                 self._waiting.popleft()
-            elif _is_for(connection, client):
+            elif self._is_for(connection, client):
                 self._waiting.popleft()
                 turn.set_result(connection)
                 return True
@@ -184,8 +188,3 @@ class Pool:
 def _expire(turn: asyncio.Future[Connection | None]) -> None:
     if not turn.done():
         turn.set_exception(Trouble(Phase.WAIT, Fault.SILENT, "all connections to the hop are busy"))
-
-
-def _is_for(connection: Connection, client: Client | None) -> bool:
-    """It is `client`'s, as far as its address says, or nobody's own."""
-    return (connection.client and connection.client.ip) == (client and client.ip)

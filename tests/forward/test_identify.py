@@ -144,6 +144,20 @@ async def test_a_kept_connection_that_is_gone_at_xclient_is_replaced() -> None:
         await sending.close()
 
 
+async def test_a_client_who_may_not_introduce_others_has_the_connection_for_himself() -> None:
+    """As Postfix does it: XCLIENT is offered to us, but not to whom we introduce."""
+    ours, theirs = Reply("250-hop\r\n250 XCLIENT ADDR"), Reply("250 hop")
+    async with FakeHop({"ehlo": [ours, theirs, ours, theirs]}) as fake:
+        sending = Sending(fake.port, identify="xclient", connections=2)
+        for client in (EVE, EVE, IPV6, EVE, IPV6):
+            assert (await deliver(sending, client)).result is Result.DELIVERED
+        assert [len(session.wires) for session in fake.sessions] == [3, 2]
+        for session in fake.sessions:
+            assert [command[:4] for command in session.commands[:3]] == [b"EHLO", b"XCLI", b"EHLO"]
+            assert not any(command.startswith(b"XCLIENT") for command in session.commands[3:])
+        await sending.close()
+
+
 async def test_what_the_hop_takes_may_depend_on_the_client() -> None:
     first, then = Reply("250-hop\r\n250-8BITMIME\r\n250 XCLIENT ADDR"), Reply("250-hop\r\n250 XCLIENT ADDR")
     async with FakeHop({"ehlo": [first, then]}) as fake:
