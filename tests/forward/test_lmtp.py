@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from relay import reply
@@ -94,6 +96,22 @@ async def test_answers_that_came_stand_when_the_rest_does_not(
         await fake.all_closed()
         await hop.deliver(ANN)
         assert len(fake.sessions) == 2
+        await hop.close()
+
+
+async def test_all_answers_together_have_the_time_of_one() -> None:
+    """RFC 5321 §4.5.3.2.6 gives the final dot ten minutes: not ten for each of a hundred recipients."""
+
+    class Slow(FakeHop):
+        async def _do(self, stage: str, *rest: object) -> bytes:
+            if stage == "dot":
+                await asyncio.sleep(0.1)
+            return await super()._do(stage, *rest)  # type: ignore[arg-type]
+
+    async with Slow(lmtp=True) as fake:
+        hop = sending(fake, final_dot=0.5)
+        outcomes = await hop.deliver(*[ANN] * 10)  # a second in all
+        assert outcomes[-1].result is Result.AMBIGUOUS
         await hop.close()
 
 
