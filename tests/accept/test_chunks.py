@@ -272,9 +272,10 @@ async def test_size_and_memory_are_limited_as_with_data() -> None:
         assert await codes(client, 128) == [CHUNK] * 127 + [TAKEN]
         # One octet more: this chunk and all behind it are swallowed and refused, and count as one error.
         await client.converse(*OPEN[1:])
-        client.send(bdat(b"x" * 10_000) + bdat(b"x" * 241) + bdat(b"y" * 8000) * 4 + bdat(b"", last=True) + b"NOOP\r\n")
-        assert await codes(client, 8) == [CHUNK] + ["552 5.3.4"] * 6 + ["250 2.0.0"]
+        client.send(bdat(b"x" * 10_000) + bdat(b"x" * 241) + bdat(b"y" * 8000) * 14)
+        assert await codes(client, 16) == [CHUNK] + ["552 5.3.4"] * 15
         assert relay.listeners.load.memory == 0
+        assert await client.converse(b"BDAT 0 LAST", b"NOOP") == ["552 5.3.4", "250 2.0.0"]
         (fact,) = relay.of("rejected")
         assert fact.values["stage"] == "data"
     assert [len(content) for content in stages.contents] == [10_240]
