@@ -48,6 +48,9 @@ def _check_hop(key: Key, hop: Hop, config: Config, world: World) -> Iterator[Fin
             f"{strangers[0]} is on the Internet; who the clients are is for servers of your own",
             is_warning=True,
         )
+    if hop.identify is Identify.XCLIENT and hop.username is not None:
+        # The session begins anew, and its 530 to MAIL would be the mail's.
+        yield Finding((*key, "identify"), "XCLIENT makes the server forget the login; trust our address there instead")
     yield from _check_tls(key, hop, world)
     yield from _check_login(key, hop, world)
 

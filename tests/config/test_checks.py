@@ -167,6 +167,11 @@ ERRORS: list[tuple[Overrides, str, str]] = [
     ({f"{HOP}.kind": "lmtp", f"{HOP}.port": 25}, f"{HOP}.port", "LMTP must not be on port 25"),
     ({**INBOX, f"{HOP}.identify": "xclient"}, f"{HOP}.identify", "means nothing for the inbox"),
     ({**INBOX, f"{HOP}.identify": "proxy-v2"}, f"{HOP}.identify", "means nothing for the inbox"),
+    (
+        {**XCLIENT, f"{HOP}.username": "relay", f"{HOP}.password": "secret", f"{HOP}.tls": "required"},
+        f"{HOP}.identify",
+        "forget the login",
+    ),
     # tokens
     ({**OAUTH2, f"{HOP}.kind": "inbox", f"{HOP}.host": []}, f"{HOP}.oauth2", "means nothing for the inbox"),
     ({**OAUTH2, f"{HOP}.tls": "opportunistic"}, f"{HOP}.tls", "send the token to mail.example.net in clear"),
