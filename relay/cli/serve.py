@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import traceback
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from relay.app import App
     from relay.config.source import Loaded
     from relay.watch.notify import Notify
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 @click.command()
@@ -47,6 +50,7 @@ def run_until_signal(loaded: Loaded, again: Callable[[], Loaded] | None = None) 
 
     _configure(loaded)
     logs.log(Fact("config.loaded", "", {"source": loaded.source}))
+    _keep_large_blocks_apart()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(loaded, again))
@@ -114,3 +118,14 @@ def _configure(loaded: Loaded) -> None:
     logs.configure(loaded.config.log.level, loaded.config.log.format)
     for warning in loaded.warnings:
         logs.log(Fact("config.warning", "", {"problem": str(warning)}, "warning"))
+
+
+def _keep_large_blocks_apart() -> None:
+    """Have glibc give each block over 128 KB pages of its own, as it does until the first of them is freed.
+
+    uvloop has 256 KB for each TLS session and uses little of it. From the heap such a block costs memory
+    that others have used before: 49 KB a session instead of 27.
+    """
+    allocator = ctypes.CDLL(None)
+    if hasattr(allocator, "mallopt"):  # musl has none, and needs none
+        allocator.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
