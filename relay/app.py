@@ -8,7 +8,7 @@ that `/readyz` says 503 for as long as the relay drains.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
 from relay import __version__
@@ -55,6 +55,12 @@ class Generation:
                 probe.cancel()
             await asyncio.gather(*probes, return_exceptions=True)
 
+    async def close(self) -> None:
+        """Close the connections kept to next hops; the inbox stays open for the next generation."""
+        await asyncio.gather(*(hop.close() for hop in self.hops.values() if isinstance(hop, SmtpHop)))
+        if self.logins is not None:
+            self.logins.close()
+
 
 class App:
     """The relay as a whole: `start`, `reload` as often as wanted, `stop`."""
@@ -66,6 +72,7 @@ class App:
         self._remembered, self._rates = Remembered(clock), Rates(clock, self.record)
         self._verification = Verification(clock, self.record)
         self._ready = False
+        self._retiring: set[asyncio.Future[None]] = set()
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
         self._inbox = Inbox(config.data / FILE_NAME, "inbox", config.inbox.keep, clock, self.record)
@@ -110,13 +117,14 @@ class App:
             if _keeps(config):
                 await self._inbox.open()
             await made.probe()
-            await self._listeners.replace(config, made.pipeline, made.logins)
+            sessions = await self._listeners.replace(config, made.pipeline, made.logins)
         except BaseException:
-            await self._close(made)
+            await made.close()
             raise
         self._now = made
-        # Deliveries in flight go on: a closed pool still serves them, it only keeps no connection.
-        await self._close(before)
+        retiring = asyncio.ensure_future(_retire(before, sessions.ended()))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
         self._tell("config.reloaded", {})
 
     async def stop(self) -> None:
@@ -125,9 +133,7 @@ class App:
         self._ready = False
         await self._listeners.drain(self._now.config.timeout.drain)
         await self._verification.close()
-        await self._close(self._now)
-        if self._now.logins is not None:
-            self._now.logins.close()
+        await asyncio.gather(self._now.close(), *self._retiring)
         await self._inbox.close()
         await self._web.stop()
         self.record(Fact("app.stopped"))
@@ -160,9 +166,6 @@ class App:
         )
         return Generation(config, hops, logins, pipeline)
 
-    async def _close(self, generation: Generation) -> None:
-        await asyncio.gather(*(hop.close() for hop in generation.hops.values() if hop is not self._inbox))
-
     def _tell(self, event: str, values: dict[str, object]) -> None:
         """`event`, with where each listener listens; and what a listener does not do yet."""
         for name, (host, port) in self.addresses.items():
@@ -178,6 +181,12 @@ def _keeps(config: Config) -> bool:
     """Some mail ends in the inbox."""
     kinds = {hop.kind for hop in config.hop.values()}
     return HopKind.INBOX in kinds or any(listener.role is Role.CAPTURE for listener in config.listener.values())
+
+
+async def _retire(generation: Generation, sessions_ended: Awaitable[None]) -> None:
+    """Sessions that began with a generation end with it."""
+    await sessions_ended
+    await generation.close()
 
 
 def _read_recipients(config: Config) -> dict[str, Recipients]:
