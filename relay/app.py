@@ -8,7 +8,7 @@ that `/readyz` says 503 for as long as the relay drains.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
 from relay import __version__
@@ -16,6 +16,9 @@ from relay.accept.listener import Listeners
 from relay.accept.login import Logins
 from relay.clock import Clock
 from relay.config.models import Config, HopKind, Role
+from relay.decide.rate import Rates
+from relay.decide.recipients import Recipients, read_recipients
+from relay.decide.verification import Verification
 from relay.edit.sign import Signer
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
@@ -43,10 +46,20 @@ class Generation:
 
     async def probe(self) -> None:
         """Hear what each hop takes; one that is slow to answer is promised everything until it has."""
-        probes = asyncio.gather(*(hop.probe() for hop in self.hops.values()))
-        await asyncio.wait([probes], timeout=_PROBE)
-        probes.cancel()
-        await asyncio.wait([probes])
+        probes = [asyncio.create_task(hop.probe()) for hop in self.hops.values()]
+        try:
+            if probes:
+                await asyncio.wait(probes, timeout=_PROBE)
+        finally:
+            for probe in probes:
+                probe.cancel()
+            await asyncio.gather(*probes, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close the connections kept to next hops; the inbox stays open for the next generation."""
+        await asyncio.gather(*(hop.close() for hop in self.hops.values() if isinstance(hop, SmtpHop)))
+        if self.logins is not None:
+            self.logins.close()
 
 
 class App:
@@ -56,12 +69,14 @@ class App:
         """log: takes every fact, besides the metrics. Raises ConfigError."""
         self._clock, self._log = clock, log
         self._metrics = Metrics()
-        self._remembered = Remembered(clock)
+        self._remembered, self._rates = Remembered(clock), Rates(clock, self.record)
+        self._verification = Verification(clock, self.record)
         self._ready = False
+        self._retiring: set[asyncio.Future[None]] = set()
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
         self._inbox = Inbox(config.data / FILE_NAME, "inbox", config.inbox.keep, clock, self.record)
-        self._now = self._build(config)
+        self._now = self._build(config, _read_recipients(config))
         self._listeners = Listeners(config, self._now.pipeline, self._now.logins, clock, self.record)
         self._web = Web(self._metrics.expose, lambda: {"listeners": self._ready}, config.hostname)
 
@@ -96,18 +111,20 @@ class App:
         changed = [key for key in _FIXED if getattr(config, key) != getattr(before.config, key)]
         if changed:
             raise ConfigError(*(Problem("", key, "cannot change while the relay runs: restart it") for key in changed))
-        made = self._build(config)
+        # A million recipients take a second to read.
+        made = self._build(config, await asyncio.to_thread(_read_recipients, config))
         try:
             if _keeps(config):
                 await self._inbox.open()
             await made.probe()
-            await self._listeners.replace(config, made.pipeline, made.logins)
+            sessions = await self._listeners.replace(config, made.pipeline, made.logins)
         except BaseException:
-            await self._close(made)
+            await made.close()
             raise
         self._now = made
-        # Deliveries in flight go on: a closed pool still serves them, it only keeps no connection.
-        await self._close(before)
+        retiring = asyncio.ensure_future(_retire(before, sessions.ended()))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
         self._tell("config.reloaded", {})
 
     async def stop(self) -> None:
@@ -115,14 +132,13 @@ class App:
             self.record(Fact("app.stopping"))
         self._ready = False
         await self._listeners.drain(self._now.config.timeout.drain)
-        await self._close(self._now)
-        if self._now.logins is not None:
-            self._now.logins.close()
+        await self._verification.close()
+        await asyncio.gather(self._now.close(), *self._retiring)
         await self._inbox.close()
         await self._web.stop()
         self.record(Fact("app.stopped"))
 
-    def _build(self, config: Config) -> Generation:
+    def _build(self, config: Config, recipients: Mapping[str, Recipients]) -> Generation:
         """All parts that can be made without opening a port. Raises ConfigError."""
         for fact in make_missing_keys(config.domain, self._clock):
             self.record(fact)
@@ -135,11 +151,20 @@ class App:
         logins = Logins.read(config.login, self._clock) if config.login.file else None
         signer = Signer(config.domain, self._clock, self.record)
         senders = logins.senders if logins else None
-        pipeline = Pipeline(config, hops, self._inbox, signer, senders, self._remembered, self._clock, self.record)
+        pipeline = Pipeline(
+            config,
+            hops,
+            self._inbox,
+            signer,
+            senders,
+            recipients,
+            self._remembered,
+            self._rates,
+            self._verification,
+            self._clock,
+            self.record,
+        )
         return Generation(config, hops, logins, pipeline)
-
-    async def _close(self, generation: Generation) -> None:
-        await asyncio.gather(*(hop.close() for hop in generation.hops.values() if hop is not self._inbox))
 
     def _tell(self, event: str, values: dict[str, object]) -> None:
         """`event`, with where each listener listens; and what a listener does not do yet."""
@@ -156,3 +181,15 @@ def _keeps(config: Config) -> bool:
     """Some mail ends in the inbox."""
     kinds = {hop.kind for hop in config.hop.values()}
     return HopKind.INBOX in kinds or any(listener.role is Role.CAPTURE for listener in config.listener.values())
+
+
+async def _retire(generation: Generation, sessions_ended: Awaitable[None]) -> None:
+    """Sessions that began with a generation end with it."""
+    await sessions_ended
+    await generation.close()
+
+
+def _read_recipients(config: Config) -> dict[str, Recipients]:
+    """Who is known, by listener. Raises ConfigError."""
+    listeners = config.listener.items()
+    return {name: read_recipients(one.recipients) for name, one in listeners if one.recipients is not None}

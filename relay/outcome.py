@@ -47,6 +47,12 @@ class NextHop(Protocol):
         until: on the monotonic clock; every wait before our final dot ends by then.
         """
 
+    async def ask(self, envelope: Envelope, recipient: Address, until: float) -> Outcome:
+        """Whether it would take mail for `recipient` from `<>`: DELIVERED, though nothing is. Never raises either.
+
+        until: on the monotonic clock; the answer is there by then.
+        """
+
     @property
     def capabilities(self) -> Capabilities:
         """What it takes, as it last said; EVERYTHING before it was seen."""
@@ -58,7 +64,7 @@ class NextHop(Protocol):
 
 
 def disagree(outcomes: Sequence[Outcome]) -> bool:
-    """The recipients got answers that one reply cannot tell, so that nothing was sent."""
+    """The recipients got answers that one reply cannot tell. Some may have the message, behind an LMTP hop."""
     return len({outcome.result for outcome in outcomes}) > 1 or any(outcome.reply == DISAGREE for outcome in outcomes)
 
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from relay import reply as replies
 from relay.address import Address
 from relay.author import parse_author
 from relay.capabilities import EVERYTHING, Capabilities, common
 from relay.clock import Clock
 from relay.config.models import Config, Role
 from relay.decide.permission import refuse_author, refuse_recipient, refuse_sender
+from relay.decide.rate import Rates
+from relay.decide.recipients import Recipients, is_postmaster, postmaster_at, refuse_unknown
+from relay.decide.verification import Verification
 from relay.edit import headers, trace
+from relay.edit.rewrite import masquerade
 from relay.edit.sign import Signer
 from relay.envelope import Envelope
 from relay.errors import CannotSign, MalformedAddress, MalformedMessage
@@ -23,23 +28,14 @@ from relay.forward.remembered import Remembered
 from relay.forward.route import choose, reachable
 from relay.message import Message
 from relay.outcome import NextHop, disagree, one_reply
-from relay.reply import (
-    BAD_FROM,
-    NO_KEY,
-    NO_ROUTE,
-    RECIPIENT_OK,
-    SENDER_OK,
-    SEPARATE_TRANSACTION,
-    TOO_MANY_HOPS,
-    Reply,
-    malformed,
-)
+from relay.reply import Reply, malformed
 
 
 class Pipeline:
     """hops: by name. inbox: where `capture` mail goes. senders: what a login may send as; None without logins.
 
-    remembered: outlives the pipeline, which a reload replaces.
+    recipients: by listener, where there is a file of them. remembered, rates and verification outlive the
+    pipeline, which a reload replaces.
     """
 
     def __init__(
@@ -49,12 +45,16 @@ class Pipeline:
         inbox: NextHop,
         signer: Signer,
         senders: Callable[[str], Sequence[str]] | None,
+        recipients: Mapping[str, Recipients],
         remembered: Remembered,
+        rates: Rates,
+        verification: Verification,
         clock: Clock,
         record: Record,
     ) -> None:
-        self._config, self._hops, self._inbox, self._signer = config, hops, inbox, signer
-        self._senders, self._remembered, self._clock, self._record = senders, remembered, clock, record
+        self._config, self._hops, self._signer, self._senders = config, {"": inbox, **hops}, signer, senders
+        self._recipients, self._remembered, self._rates = recipients, remembered, rates
+        self._verification, self._clock, self._record = verification, clock, record
 
     def capabilities(self, listener: str) -> Capabilities:
         if self._config.listener[listener].role is Role.CAPTURE:
@@ -65,19 +65,26 @@ class Pipeline:
         listener = self._config.listener[envelope.client.listener]
         senders, can_log_in = self._senders_of(envelope), self._senders is not None
         refusal = refuse_sender(listener, envelope.client, envelope.reverse_path, senders, can_log_in=can_log_in)
-        return refusal or SENDER_OK
+        return refusal or self._rates.message(self._config, envelope) or replies.SENDER_OK
 
     async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
-        listener = self._config.listener[envelope.client.listener]
-        if refusal := refuse_recipient(listener, recipient) or self._remembered.take(envelope, recipient):
+        config, listener = self._config, self._config.listener[envelope.client.listener]
+        refusal = refuse_recipient(listener, recipient) or refuse_unknown(
+            self._recipients.get(envelope.client.listener), recipient, config.postmaster
+        )
+        if refusal := refusal or self._remembered.take(envelope, self._mailbox(envelope, recipient)):
             return refusal
         hop = self._hop(envelope, recipient)
         if hop is None:
-            return NO_ROUTE
+            return replies.NO_ROUTE
         # One transaction, one next hop: its answer is the client's (promise 2).
-        if envelope.recipients and hop is not self._hop(envelope, envelope.recipients[0]):
-            return SEPARATE_TRANSACTION
-        return RECIPIENT_OK
+        if envelope.recipients and hop != self._hop(envelope, envelope.recipients[0]):
+            return replies.SEPARATE_TRANSACTION
+        refusal = self._rates.recipient(config, envelope)
+        if refusal is None and listener.verify_recipients and not is_postmaster(recipient, config.postmaster):
+            ask, seconds = self._hops[hop].ask, config.timeout.checks
+            refusal = await self._verification.refuse(config.verify, hop, ask, envelope, recipient, seconds)
+        return refusal or replies.RECIPIENT_OK
 
     async def receive(self, envelope: Envelope, content: bytearray) -> Reply:
         began = self._clock.monotonic()
@@ -95,14 +102,14 @@ class Pipeline:
 
     async def _receive(self, envelope: Envelope, content: bytearray, until: float) -> Reply:
         config, role, now = self._config, self._config.listener[envelope.client.listener].role, self._clock.time()
+        sent = envelope
         try:
             message = headers.clean(Message.parse(content), config.hostname)
         except MalformedMessage as error:
             return malformed(str(error))
-        if trace.hops(message) >= config.limit.received:
-            return TOO_MANY_HOPS
-        if trace.own_hops(message, config.hostname) >= config.limit.received_own:
-            return TOO_MANY_HOPS
+        own_hops = trace.own_hops(message, config.hostname)
+        if trace.hops(message) >= config.limit.received or own_hops >= config.limit.received_own:
+            return replies.TOO_MANY_HOPS
         if role is not Role.GATEWAY:
             try:
                 author = parse_author(message)
@@ -110,39 +117,39 @@ class Pipeline:
                 author = None
             if role is Role.SUBMISSION:
                 if author is None:
-                    return BAD_FROM
+                    return replies.BAD_FROM
                 if refusal := refuse_author(author, self._senders_of(envelope)):
                     return refusal
                 message = headers.complete(message, config.hostname, now, envelope.id)
+                sent, message, author = masquerade(config.masquerade, envelope, message, author, self._record)
             try:
                 message = await self._signer.sign(message, author, envelope.id)
             except CannotSign:
-                return NO_KEY
+                return replies.NO_KEY
         recipients = [self._mailbox(envelope, recipient) for recipient in envelope.recipients]
         hop = self._hop(envelope, envelope.recipients[0])
         if hop is None:  # recipient() saw to it that there is one
-            return NO_ROUTE
+            return replies.NO_ROUTE
         message = message.prepend(trace.received_field(envelope, config.hostname, now))
-        outcomes = await hop.deliver(envelope, message, recipients, until)
+        settled = await self._remembered.settled(envelope, recipients, content)
+        rest = [recipient for recipient in recipients if recipient not in settled]
+        outcomes = (*settled.values(), *(await self._hops[hop].deliver(sent, message, rest, until) if rest else ()))
+        if settled:
+            self._record(Fact("pipeline.settled", envelope.id, {"to": [str(recipient) for recipient in settled]}))
         if disagree(outcomes):
-            self._remembered.keep(envelope, outcomes)
+            await self._remembered.keep(envelope, outcomes, content)
         return one_reply(envelope.id, outcomes)
 
-    def _hop(self, envelope: Envelope, recipient: Address) -> NextHop | None:
+    def _hop(self, envelope: Envelope, recipient: Address) -> str | None:
+        """The name of the hop, "" for the inbox that capture mail goes to; None when no route takes it."""
         if self._config.listener[envelope.client.listener].role is Role.CAPTURE:
-            return self._inbox
-        name = choose(self._config.route, envelope, self._mailbox(envelope, recipient))
-        return self._hops[name] if name else None
+            return ""
+        return choose(self._config.route, envelope, self._mailbox(envelope, recipient))
 
     def _mailbox(self, envelope: Envelope, recipient: Address) -> Address:
         """The recipient itself; for the bare Postmaster (RFC 5321 §4.5.1) the address configured for it."""
-        if recipient.domain:
-            return recipient
-        local, _, domain = (self._config.postmaster or "").rpartition("@")
-        if domain:
-            return Address(local, domain)
-        domains = self._config.listener[envelope.client.listener].domains
-        return Address(recipient.local, domains[0] if domains else self._config.hostname)
+        domains = self._config.listener[envelope.client.listener].domains or (self._config.hostname,)
+        return recipient if recipient.domain else postmaster_at(self._config.postmaster, domains[0])
 
     def _senders_of(self, envelope: Envelope) -> Sequence[str]:
         """What the client may send as: a login's own senders, else those of its network."""

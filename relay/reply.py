@@ -122,6 +122,7 @@ TLS_FIRST = Reply(530, "7.0", "send STARTTLS first")
 LOGIN_FIRST = Reply(530, "7.0", "log in first")
 LOGIN_NEEDS_TLS = Reply(538, "7.11", "this login needs TLS")
 LOGIN_BUSY = Reply(454, "7.0", "too many logins at once, try again")
+LOGIN_LOCKED = Reply(454, "7.0", "too many failed logins, try again later")
 LOGIN_FAILED = Reply(535, "7.8", "name or password is wrong")
 LOGIN_OK = Reply(235, "7.0", "logged in")
 
@@ -132,6 +133,11 @@ SEPARATE_TRANSACTION = Reply(452, "5.3", "this recipient has another next hop, s
 NO_RELAY = Reply(550, "7.1", "relaying is not permitted")
 SENDER_NOT_YOURS = Reply(550, "7.1", "you may not send as this address")
 AUTHOR_NOT_YOURS = Reply(550, "7.1", "you may not send with this From address")
+CLIENT_UNKNOWN = Reply(550, "7.1", "the load balancer does not say who you are")
+NO_SUCH_RECIPIENT = Reply(550, "1.1", "no such recipient here")
+UNVERIFIED = Reply(450, "1.1", "the recipient cannot be verified at the moment, try again later")
+TOO_MANY_MESSAGES = Reply(450, "7.1", "too many messages, try again later")
+TOO_MANY_RECIPIENTS_LATELY = Reply(452, "5.3", "too many recipients, try again later")
 NO_ROUTE = Reply(550, "4.4", "no route to this recipient")
 
 TOO_BIG = Reply(552, "3.4", "the message is larger than this relay takes")
@@ -186,6 +192,11 @@ class Check(StrEnum):
 def failed_check(check: Check, text: str, message_id: str, *, temporary: bool = False) -> Reply:
     """550, or 451 for what may be better later."""
     return Reply(451 if temporary else 550, check, f"{text} [{message_id}]")
+
+
+def chunk_taken(octets: int) -> Reply:
+    """To every BDAT but the last (RFC 3030 §2)."""
+    return Reply(250, "0.0", f"{octets} octets taken")
 
 
 def accepted(message_id: str) -> Reply:

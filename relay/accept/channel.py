@@ -22,7 +22,8 @@ from aiosmtpd import smtp as aiosmtpd
 
 from relay import reply as replies
 from relay.accept.command import MAX_AUTH_LINE
-from relay.accept.session import Service, Session, handle_EHLO, handle_HELO
+from relay.accept.service import Service
+from relay.accept.session import Session, handle_EHLO, handle_HELO
 from relay.envelope import Tls
 from relay.reply import Reply
 
@@ -37,7 +38,7 @@ logging.getLogger("mail.log").setLevel(logging.WARNING)
 
 
 class HangUp(Exception):
-    """The session ends: `reply` is the last one, `why` is for the log.
+    """The session ends: `reply` is the last one; `why` is for the log, "" where nobody is turned away.
 
     lingers: the client may be sending; to close at once would make its kernel drop our last words.
     """

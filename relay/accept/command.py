@@ -1,7 +1,7 @@
 """Command lines read from octets: the verb, the arguments of EHLO, MAIL and RCPT. Pure.
 
 STANDARDS  RFC 5321 §4.1.1 (commands), §4.5.3.1.4 (512 octets), RFC 1870 §4 (SIZE), RFC 6152 §3
-           (BODY), RFC 6531 §3.4 (SMTPUTF8), RFC 4954 §4 (12288 octets), §5 (AUTH=).
+           (BODY), RFC 6531 §3.4 (SMTPUTF8), RFC 4954 §4 (12288 octets), §5 (AUTH=), RFC 3461 (DSN).
 TRUSTS     nothing. The line came up to a CRLF, which is the only thing that ends one.
 FAILS      a Reply instead of the command.
 """
@@ -12,29 +12,32 @@ import re
 from dataclasses import dataclass
 
 from relay import reply
+from relay.accept import dsn as reports
 from relay.address import Address, parse_path
+from relay.envelope import Notify
 from relay.errors import MalformedAddress
 from relay.reply import Reply
 
 # Octets of a line, without CRLF. MAIL and RCPT have room for the parameters of their extensions.
 MAX_LINE = 510
-MAX_MAIL_LINE = 1022
+MAX_MAIL_LINE = 1534
 MAX_AUTH_LINE = 12286
 MAX_HELLO = 255  # RFC 5321 §4.5.3.1.2
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _HTTP = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI", "HOST:"})
-_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*\Z")  # RFC 3461 §4
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """MAIL FROM. reverse_path: None is `<>`. size: 0 when not declared."""
+    """MAIL FROM. reverse_path: None is `<>`. size: 0 when not declared. ret, envid: as given, "" when not."""
 
     reverse_path: Address | None
     size: int = 0
     eight_bit: bool = False
     smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
 
 
 def parse_line(line: bytes) -> tuple[str, bytes] | Reply:
@@ -68,8 +71,11 @@ def parse_hello(argument: bytes) -> str | Reply:
     return argument.decode("ascii")
 
 
-def parse_mail(argument: bytes, *, extended: bool, spaces: bool, max_size: int) -> Mail | Reply:
-    """`FROM:<path> SIZE=… BODY=… SMTPUTF8 AUTH=…`; parameters only after EHLO."""
+def parse_mail(argument: bytes, *, extended: bool, spaces: bool, max_size: int, dsn: bool) -> Mail | Reply:
+    """`FROM:<path> SIZE=… BODY=… SMTPUTF8 AUTH=… RET=… ENVID=…`; parameters only after EHLO.
+
+    dsn: RET and ENVID are offered.
+    """
     if argument[:5].upper() != b"FROM:":
         return reply.syntax("write MAIL FROM:<address>")
     try:
@@ -78,7 +84,7 @@ def parse_mail(argument: bytes, *, extended: bool, spaces: bool, max_size: int) 
         return reply.bad_sender(str(error))
     if path is not None and not path.domain:
         return reply.bad_sender("no domain")
-    size, eight_bit, smtputf8 = 0, False, False
+    size, eight_bit, smtputf8, ret, envid = 0, False, False, "", ""
     parameters = _parameters(rest, extended=extended)
     if isinstance(parameters, Reply):
         return parameters
@@ -90,9 +96,15 @@ def parse_mail(argument: bytes, *, extended: bool, spaces: bool, max_size: int) 
                 eight_bit = body == b"8BITMIME"
             case b"SMTPUTF8", None:
                 smtputf8 = True
-            case b"AUTH", bytes() if value == b"<>" or (value and _XTEXT.match(value)):
+            case b"AUTH", bytes() if value == b"<>" or (value and reports.decode(value) is not None):
                 pass  # RFC 4954 §5: to be taken; we do not believe it
-            case b"SIZE" | b"BODY" | b"SMTPUTF8" | b"AUTH", _:
+            case b"RET" | b"ENVID", _ if not dsn:
+                return reply.UNKNOWN_PARAMETER
+            case b"RET", bytes() if value and reports.is_ret(value):
+                ret = value.decode()
+            case b"ENVID", bytes() if value and reports.is_envid(value):
+                envid = value.decode()
+            case b"SIZE" | b"BODY" | b"SMTPUTF8" | b"AUTH" | b"RET" | b"ENVID", _:
                 return reply.syntax(f"bad value for {name.decode()}")
             case _:
                 return reply.UNKNOWN_PARAMETER
@@ -100,11 +112,13 @@ def parse_mail(argument: bytes, *, extended: bool, spaces: bool, max_size: int) 
         return reply.NEEDS_SMTPUTF8
     if size > max_size:
         return reply.TOO_BIG
-    return Mail(path, size, eight_bit, smtputf8)
+    return Mail(path, size, eight_bit, smtputf8, ret, envid)
 
 
-def parse_rcpt(argument: bytes, *, extended: bool, spaces: bool, smtputf8: bool) -> Address | Reply:
-    """`TO:<path>`; no parameter of RCPT is known here. `<>` is no recipient."""
+def parse_rcpt(
+    argument: bytes, *, extended: bool, spaces: bool, smtputf8: bool, dsn: bool
+) -> tuple[Address, Notify | None] | Reply:
+    """`TO:<path> NOTIFY=… ORCPT=…`; None without these. `<>` is no recipient. dsn: they are offered."""
     if argument[:3].upper() != b"TO:":
         return reply.syntax("write RCPT TO:<address>")
     try:
@@ -116,11 +130,20 @@ def parse_rcpt(argument: bytes, *, extended: bool, spaces: bool, smtputf8: bool)
     parameters = _parameters(rest, extended=extended)
     if isinstance(parameters, Reply):
         return parameters
-    if parameters:
-        return reply.UNKNOWN_PARAMETER
+    on = original = ""
+    for name, value in parameters.items():
+        match name, value:
+            case b"NOTIFY", bytes() if dsn and value and reports.is_notify(value):
+                on = value.decode().upper()
+            case b"ORCPT", bytes() if dsn and value and reports.is_orcpt(value):
+                original = value.decode()
+            case b"NOTIFY" | b"ORCPT", _ if dsn:
+                return reply.syntax(f"bad value for {name.decode()}")
+            case _:
+                return reply.UNKNOWN_PARAMETER
     if not path.is_ascii and not smtputf8:
         return reply.NEEDS_SMTPUTF8
-    return path
+    return path, Notify(on, original) if parameters else None
 
 
 def _parameters(rest: bytes, *, extended: bool) -> dict[bytes, bytes | None] | Reply:

@@ -16,17 +16,17 @@ from relay.reply import Reply
 _END = b"\r\n.\r\n"
 
 
-class DotReader:
-    """Takes chunks until the final dot; holds the message itself once and one chunk beside it.
+class Incoming:
+    """A message that is being sent to us; holds it once, and one piece beside it.
 
-    content: the message so far, without stuffed dots; empty once it is refused.
+    content: the message so far; empty once it is refused.
     received: octets taken from the wire so far.
-    refused: the reply that is due after the final dot, None while all is well.
+    refused: the reply that is due at its end, None while all is well.
     problem: `wire.problem` of the message so far. It is asked of each piece, so that no message
              holds the loop for long; a piece never ends inside a CRLF, so that the answer is the same.
     """
 
-    __slots__ = ("_begun", "_grow", "_tail", "content", "problem", "received", "refused")
+    __slots__ = ("_grow", "content", "problem", "received", "refused")
 
     def __init__(self, grow: Callable[[int], Reply | None]) -> None:
         """grow: asked before the message grows to so many octets; a Reply refuses it."""
@@ -35,6 +35,26 @@ class DotReader:
         self.refused: Reply | None = None
         self.problem: Reply | None = None
         self._grow = grow
+
+    def _add(self, piece: bytearray) -> None:
+        if self.refused is not None:
+            return
+        self.refused = self._grow(len(self.content) + len(piece))
+        if self.refused is None:
+            self.content += piece
+            if self.problem is not replies.NUL_OCTET:  # the one that cannot be repaired
+                self.problem = wire.problem(piece) or self.problem
+        else:
+            self.content = bytearray()
+
+
+class DotReader(Incoming):
+    """Takes pieces of any length until the final dot; `content` has no stuffed dots."""
+
+    __slots__ = ("_begun", "_tail")
+
+    def __init__(self, grow: Callable[[int], Reply | None]) -> None:
+        super().__init__(grow)
         self._tail = b"\r\n"  # the CRLF of the DATA command: a dot may follow at once
         self._begun = False
 
@@ -65,17 +85,10 @@ class DotReader:
             del piece[:2]
         elif b"\r\n." in piece:
             piece = piece.replace(b"\r\n.", b"\r\n")
-        if self.refused is None:
-            self.refused = self._grow(len(self.content) + len(piece))
-            if self.refused is None:
-                self.content += piece
-                if self.problem is not replies.NUL_OCTET:  # the one that cannot be repaired
-                    self.problem = wire.problem(piece) or self.problem
-            else:
-                self.content = bytearray()
+        self._add(piece)
 
 
-def patience(elapsed: float, received: int, *, idle: float, rate: int, grace: float = 60.0) -> float:
+def seconds_for_block(elapsed: float, received: int, *, idle: float, rate: int, grace: float = 60.0) -> float:
     """How many seconds the next block of a message may take.
 
     Never longer than `idle`; after the first `grace` seconds the whole must have kept up `rate`

@@ -5,14 +5,16 @@ Each question is answered with None, or with the Reply that refuses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from relay import reply
-from relay.config.models import Limit, Network
+from relay.config.models import Config, Limit, Network, Stress
 from relay.reply import Reply
 
 Ip = IPv4Address | IPv6Address
+Holder = IPv4Address | IPv6Network  # who counts as one client
 
 
 def is_in(ip: Ip, networks: Sequence[Network]) -> bool:
@@ -26,45 +28,97 @@ def plain_ip(text: str) -> Ip:
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
 
 
-class Load:
-    """What all listeners together are doing now, against `[limit]` and `delay.max_sleeping`."""
+def holder(ip: Ip) -> Holder:
+    """Who counts as one client: an IPv4 address, or an IPv6 /64 (one customer has at least that)."""
+    if isinstance(ip, IPv6Address):
+        return IPv6Network((int(ip) >> 64 << 64, 64))
+    return ip
 
-    def __init__(self, limit: Limit, max_sleeping: int) -> None:
-        self._limit = limit
-        self._max_sleeping = max_sleeping
-        self._per_address: dict[object, int] = {}
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a session may do before it hears 421: seconds, and counts."""
+
+    command: float
+    data_idle: float
+    errors: int
+    junk: int
+    login_failures: int
+
+
+def patience(config: Config) -> tuple[Patience, Patience]:
+    """What holds in quiet times, and under load: there the harsher of the two that are configured."""
+    timeout, limit, stress = config.timeout, config.limit, config.stress
+    quiet = Patience(timeout.command, timeout.data_idle, limit.errors, limit.junk, limit.login_failures)
+    return quiet, Patience(
+        min(quiet.command, stress.command),
+        min(quiet.data_idle, stress.data_idle),
+        min(quiet.errors, stress.errors),
+        min(quiet.junk, stress.junk),
+        min(quiet.login_failures, stress.login_failures),
+    )
+
+
+class Load:
+    """What all listeners together are doing now, against `[limit]`, `[stress]` and `delay.max_sleeping`."""
+
+    def __init__(self, limit: Limit, stress: Stress, max_sleeping: int, switched: Callable[[bool], None]) -> None:
+        """switched: told when `is_high` becomes true, and when false."""
+        self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
+        self._switched = switched
+        self._per_address: dict[Holder, int] = {}
+        self._was_high = False
         self.connections = 0
         self.sleeping = 0
         self.memory = 0
 
-    def enter(self, ip: Ip, *, per_address: bool) -> Reply | None:
-        """Count one more connection from `ip`; per_address: it came to a listener with a limit for each."""
+    def update(self, limit: Limit, stress: Stress, max_sleeping: int) -> None:
+        """New limits; what was counted stays."""
+        self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
+        self._look()
+
+    def enter(self) -> Reply | None:
+        """Count one more connection."""
         if self.connections >= self._limit.connections:
             return reply.TOO_MANY_CONNECTIONS
-        if per_address and not ip.is_loopback and not is_in(ip, self._limit.exempt):
-            key = _holder(ip)
-            held = self._per_address.get(key, 0)
-            if held >= self._limit.connections_per_ip:
-                return reply.TOO_MANY_FROM_YOU
-            self._per_address[key] = held + 1
         self.connections += 1
+        self._look()
         return None
 
-    def leave(self, ip: Ip, *, per_address: bool) -> None:
+    def leave(self) -> None:
         """The connection that `enter` counted has gone."""
         self.connections -= 1
-        if per_address and not ip.is_loopback and not is_in(ip, self._limit.exempt):
-            key = _holder(ip)
-            left = self._per_address[key] - 1
-            if left:
-                self._per_address[key] = left
-            else:
-                del self._per_address[key]
+        self._look()
+
+    def is_exempt(self, ip: Ip) -> bool:
+        """No limit for each address applies to `ip`."""
+        return ip.is_loopback or is_in(ip, self._limit.exempt)
+
+    def hold(self, who: Holder) -> Reply | None:
+        """Count one more connection of one client."""
+        held = self._per_address.get(who, 0)
+        if held >= self._limit.connections_per_ip:
+            return reply.TOO_MANY_FROM_YOU
+        self._per_address[who] = held + 1
+        return None
+
+    def let_go(self, who: Holder) -> None:
+        """The connection that `hold` counted has gone."""
+        left = self._per_address[who] - 1
+        if left:
+            self._per_address[who] = left
+        else:
+            del self._per_address[who]
 
     @property
     def is_high(self) -> bool:
-        """Above 80 % of the connections: patience gets shorter."""
-        return self.connections * 5 > self._limit.connections * 4
+        """Above `stress.above` percent of the connections: patience gets shorter."""
+        return self.connections * 100 > self._limit.connections * self._above
+
+    def _look(self) -> None:
+        if self.is_high is not self._was_high:
+            self._was_high = self.is_high
+            self._switched(self._was_high)
 
     @property
     def memory_left(self) -> int:
@@ -119,10 +173,3 @@ class Reservation:
     def release(self) -> None:
         self._load.free(self._held)
         self._held = 0
-
-
-def _holder(ip: Ip) -> object:
-    """Who counts as one client: an IPv4 address, or an IPv6 /64 (one customer has at least that)."""
-    if isinstance(ip, IPv6Address):
-        return IPv6Network((int(ip) >> 64 << 64, 64))
-    return ip

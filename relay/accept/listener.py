@@ -1,27 +1,80 @@
-"""The listening sockets: bound all or none, drained in order.
+"""The listening sockets: bound all or none, given new settings while they listen, drained in order.
 
-STANDARDS  RFC 8314 (implicit TLS), RFC 8996 (TLS 1.2 at least), RFC 5321 §3.8 (421 when stopping).
+STANDARDS  RFC 8314 (implicit TLS), RFC 5321 §3.8 (421 when stopping).
 TRUSTS     that the configuration was checked.
-FAILS      ConfigError naming the listener whose address or certificate cannot be used.
+FAILS      ConfigError naming each listener whose address or certificate cannot be used; then all is as before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import ssl
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from itertools import chain
 
-from relay.accept.limits import Load
+from relay.accept import tls
+from relay.accept.failures import Failures
+from relay.accept.limits import Ip, Load
 from relay.accept.login import Logins
-from relay.accept.session import Service, Stages
+from relay.accept.service import Service, Stages
 from relay.accept.smtp import Smtp
 from relay.clock import Clock
-from relay.config.models import Config, Listener, ListenTls
+from relay.config.models import Config
+from relay.config.networks import this_machine
 from relay.errors import ConfigError, Problem
-from relay.fact import Record
+from relay.fact import Fact, Record
 
 BACKLOG = 512  # connections the kernel holds until we take them
+
+_Place = tuple[str, int, str]  # host and port as configured, and the listener's name where any port will do
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    """What listens at one place. service: for connections from now on."""
+
+    service: Service
+    sockets: list[socket.socket]
+    servers: list[asyncio.Server] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for bound in self.sockets:
+            self.servers.append(await loop.create_server(self._protocol, sock=bound, backlog=BACKLOG))
+
+    def _protocol(self) -> Smtp:
+        return Smtp(self.service)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+        if not self.servers:
+            for bound in self.sockets:
+                bound.close()
+
+
+class Generation:
+    """The sessions that began with one configuration."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._services = tuple(services)
+
+    async def ended(self) -> None:
+        """The last of them has gone, and what it had received is settled: its stages are needed no more."""
+        for service in self._services:
+            while service.connections or service.handlers or service.deliveries:
+                if tasks := [*service.handlers, *service.deliveries]:
+                    await asyncio.wait(tasks)
+                else:
+                    service.is_empty.clear()
+                    await service.is_empty.wait()
 
 
 class Listeners:
@@ -30,31 +83,56 @@ class Listeners:
     addresses: each listener's host and port, real after `start`.
     """
 
-    def __init__(self, config: Config, stages: Stages, logins: Logins | None, clock: Clock, record: Record) -> None:
-        self._config = config
-        self.load = Load(config.limit, config.delay.max_sleeping)
-        self._services = [
-            Service(name, settings, config, stages, logins, clock, record, self.load)
-            for name, settings in config.listener.items()
-        ]
-        self._servers: list[asyncio.Server] = []
+    def __init__(
+        self,
+        config: Config,
+        stages: Stages,
+        logins: Logins | None,
+        clock: Clock,
+        record: Record,
+        is_own: Callable[[Ip], bool] | None = None,
+    ) -> None:
+        """is_own: an address is this machine's; asked about clients that a load balancer names."""
+        self._first = config, stages, logins
+        self._clock, self._record = clock, record
+        self._is_own = is_own or this_machine().is_own
+        self.load = Load(config.limit, config.stress, config.delay.max_sleeping, self._note_stress)
+        self._failures = Failures(config.login, clock)
+        self._endpoints: dict[_Place, _Endpoint] = {}
+        self._services: list[Service] = []  # those that take connections, and those of earlier ones still open
         self.addresses: dict[str, tuple[str, int]] = {}
 
     async def start(self) -> None:
         """Bind every listener. Raises ConfigError with every one that cannot be, and leaves none bound."""
-        problems: list[Problem] = []
-        for service in self._services:
-            try:
-                service.context = _context(service.name, service.settings)
-                await self._bind(service)
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            for server in self._servers:
-                server.close()
-            self._servers.clear()
-            self.addresses.clear()
-            raise ConfigError(*problems)
+        await self.replace(*self._first)
+
+    async def replace(self, config: Config, stages: Stages, logins: Logins | None) -> Generation:
+        """From now on sessions begin with these; returned are those that do not, which keep what they have.
+
+        A socket stays open where host and port stay the same (another host for the same port is a
+        conflict with ourselves: change both, or start anew). A listener that is gone takes no more,
+        its idle sessions hear 421. Raises ConfigError, and nothing has changed.
+        """
+        services, endpoints = self._build(config, stages, logins)
+        before = Generation(self._services)
+        kept = {place: self._endpoints[place] for place in endpoints if place in self._endpoints}
+        new = [endpoint for place, endpoint in endpoints.items() if place not in kept]
+        gone = [endpoint for place, endpoint in self._endpoints.items() if place not in kept]
+        for place, endpoint in kept.items():
+            endpoint.service = endpoints[place].service
+        for endpoint in gone:
+            endpoint.close()
+            endpoint.service.is_draining = True
+            self._shut_down([endpoint.service], patient=True)
+        self.load.update(config.limit, config.stress, config.delay.max_sleeping)
+        self._failures.update(config.login)
+        self._endpoints = endpoints | kept
+        still_open = [one for one in self._services if one.connections or one.handlers or one.deliveries]
+        self._services = services + still_open
+        self.addresses = {endpoint.service.name: endpoint.address for endpoint in self._endpoints.values()}
+        for endpoint in new:
+            await endpoint.serve()
+        return before
 
     async def drain(self, seconds: float) -> None:
         """Stop: no new connections, idle sessions end with 421 at once.
@@ -62,55 +140,74 @@ class Listeners:
         Messages that are being sent to us have `seconds`; those handed to `Stages.receive` are
         waited for without end, because to leave them is to duplicate mail: their deadlines are its own.
         """
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for endpoint in self._endpoints.values():
+            endpoint.close()
+        self._endpoints.clear()
         for service in self._services:
             service.is_draining = True
-        self._shut_down(patient=True)
+        self._shut_down(self._services, patient=True)
         await self._handlers(seconds)
-        self._shut_down(patient=False)
-        await self._handlers(None)
+        self._shut_down(self._services, patient=False)
         # Replies still under way have the write deadline, which every closing connection set itself.
-        for service in self._services:
-            if service.connections:
-                await service.is_empty.wait()
+        await Generation(self._services).ended()
 
-    def _shut_down(self, *, patient: bool) -> None:
-        for connection in chain.from_iterable(list(service.connections) for service in self._services):
+    def _build(
+        self, config: Config, stages: Stages, logins: Logins | None
+    ) -> tuple[list[Service], dict[_Place, _Endpoint]]:
+        """All that can fail. New places are bound, but nobody is answered there yet."""
+        problems: list[Problem] = []
+        services: list[Service] = []
+        endpoints: dict[_Place, _Endpoint] = {}
+        for name, settings in config.listener.items():
+            place = (settings.host, settings.port, "" if settings.port else name)
+            try:
+                context = tls.context(name, settings)
+                service = Service(
+                    *(name, settings, config, stages, logins, self._clock, self._record),
+                    *(self.load, self._failures, self._is_own, context),
+                )
+                sockets = [] if place in self._endpoints else _bind(name, settings.host, settings.port)
+            except ConfigError as error:
+                problems += error.problems
+                continue
+            services.append(service)
+            endpoints[place] = _Endpoint(service, sockets)
+        if problems:
+            for endpoint in endpoints.values():
+                endpoint.close()
+            raise ConfigError(*problems)
+        return services, endpoints
+
+    def _note_stress(self, on: bool) -> None:
+        values = {"on": on, "connections": self.load.connections}
+        self._record(Fact("accept.stress", "", values, "warning" if on else "info"))
+
+    def _shut_down(self, services: Iterable[Service], *, patient: bool) -> None:
+        for connection in chain.from_iterable(list(service.connections) for service in services):
             connection.shut_down(patient=patient)
 
-    async def _handlers(self, seconds: float | None) -> None:
+    async def _handlers(self, seconds: float) -> None:
         tasks = [*chain.from_iterable((*service.handlers, *service.deliveries) for service in self._services)]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    async def _bind(self, service: Service) -> None:
-        settings = service.settings
-        try:
-            server = await asyncio.get_running_loop().create_server(
-                lambda: Smtp(service), settings.host, settings.port, backlog=BACKLOG
-            )
-        except OSError as error:
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror or error}"
-            problem = Problem("", f"listener.{service.name}.port", f"{settings.host}:{settings.port} {why}")
-            raise ConfigError(problem) from error
-        self._servers.append(server)
-        host, port = server.sockets[0].getsockname()[:2]
-        self.addresses[service.name] = (host, port)
 
-
-def _context(name: str, settings: Listener) -> ssl.SSLContext | None:
-    """A context for each listener: a session ticket of one is worth nothing at another."""
-    if settings.tls is ListenTls.NONE:
-        return None
-    if settings.certificate is None:
-        raise ConfigError(Problem("", f"listener.{name}.certificate", "is needed for TLS"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
+def _bind(name: str, host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for `host`, of which only `localhost` has two. Raises ConfigError."""
+    sockets: list[socket.socket] = []
     try:
-        context.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(Problem("", f"listener.{name}.certificate", f"cannot be used: {error}")) from error
-    return context
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            bound = socket.socket(family, kind, protocol)
+            sockets.append(bound)
+            bound.setblocking(False)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind(address)
+            bound.listen(BACKLOG)
+    except OSError as error:
+        for bound in sockets:
+            bound.close()
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror or error}"
+        raise ConfigError(Problem("", f"listener.{name}.port", f"{host}:{port} {why}")) from error
+    return sockets

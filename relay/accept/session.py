@@ -1,7 +1,7 @@
 """What one client said so far, and what its commands lead to: past this file nobody knows aiosmtpd.
 
-STANDARDS  RFC 5321 §3.3, §4.1.4 (order of commands), RFC 1870, 6152, 6531 (extensions),
-           RFC 3207 §4.2 (all is forgotten at STARTTLS), RFC 4954 §4 (order of AUTH).
+STANDARDS  RFC 5321 §3.3, §4.1.4 (order of commands), RFC 1870, 3030, 3461, 6152, 6531, 9422
+           (extensions), RFC 3207 §4.2 (all is forgotten at STARTTLS), RFC 4954 §4 (order of AUTH).
 TRUSTS     `command.py` and `wire.py` to have read the octets; the stages to decide.
 FAILS      with a Reply. Whatever a stage raises is a 451 to the client and a traceback to the log.
 """
@@ -9,93 +9,31 @@ FAILS      with a Reply. Whatever a stage raises is a 451 to the client and a tr
 from __future__ import annotations
 
 import asyncio
-import ssl
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from aiosmtpd import smtp as aiosmtpd
 
 from relay import reply as replies
 from relay.accept import command, wire
-from relay.accept.limits import Ip, Load
-from relay.accept.login import Login, Logins, LoginsBusy
+from relay.accept.chunks import ChunkReader
+from relay.accept.limits import Ip, Reservation, holder
+from relay.accept.login import Login, LoginsBusy
 from relay.accept.sasl import MECHANISMS, Credentials
+from relay.accept.service import Service
 from relay.address import Address
-from relay.capabilities import Capabilities
-from relay.clock import Clock
-from relay.config.models import BareNewline, Config, Listener, ListenTls, LongLines, Role
+from relay.config.models import BareNewline, ListenTls, LongLines, Role
 from relay.envelope import Client, Envelope, Tls, new_id
-from relay.fact import Fact, Record
+from relay.fact import Fact
 from relay.reply import Reply
-
-
-class Stages(Protocol):
-    """What a session hands its mail to."""
-
-    def capabilities(self, listener: str) -> Capabilities:
-        """What every next hop behind this listener takes: EHLO promises no more."""
-        ...
-
-    async def sender(self, envelope: Envelope) -> Reply:
-        """At MAIL; a positive reply opens the transaction."""
-        ...
-
-    async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
-        """At RCPT; after a positive reply `recipient` is appended to the envelope."""
-        ...
-
-    async def receive(self, envelope: Envelope, content: bytearray) -> Reply:
-        """After the final dot; lines of `content` end with CRLF. Runs on when the client goes away."""
-        ...
-
-
-class Connection(Protocol):
-    """One client's connection, as the listener sees it."""
-
-    def shut_down(self, *, patient: bool) -> None: ...
-    def abort(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Service:
-    """What all sessions of one listener share. `load` is shared by all listeners.
-
-    context: for STARTTLS or implicit TLS, None without.
-    connections: all that are open; handlers: the tasks of sessions; deliveries: of `Stages.receive`.
-    is_empty: set when the last connection of a draining listener has gone.
-    """
-
-    name: str
-    settings: Listener
-    config: Config
-    stages: Stages
-    logins: Logins | None
-    clock: Clock
-    record: Record
-    load: Load
-    context: ssl.SSLContext | None = None
-    connections: set[Connection] = field(default_factory=set)
-    handlers: set[asyncio.Task[None]] = field(default_factory=set)
-    deliveries: set[asyncio.Task[Reply]] = field(default_factory=set)
-    is_draining: bool = False
-    is_empty: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def is_implicit(self) -> bool:
-        return self.settings.tls is ListenTls.IMPLICIT
-
-    @property
-    def is_gateway(self) -> bool:
-        """The world sends here: connections of one address are counted, and lenience ends."""
-        return self.settings.role is Role.GATEWAY
 
 
 class Session(aiosmtpd.Session):
     """One client's session; the replies to its commands.
 
-    envelope: the open transaction, None outside.
+    envelope: the open transaction, None outside. chunks: its message, once BDAT began it.
+    is_known: false behind a load balancer that does not say who the client is.
     errors, junk, login_failures: counted against `[limit]` by the protocol.
     """
 
@@ -108,6 +46,9 @@ class Session(aiosmtpd.Session):
         self.tls: Tls | None = None
         self.login: Login | None = None
         self.envelope: Envelope | None = None
+        self.chunks: ChunkReader | None = None
+        self.is_known = True
+        self._offers_dsn = False
         self.errors = 0
         self.junk = 0
         self.login_failures = 0
@@ -141,9 +82,16 @@ class Session(aiosmtpd.Session):
     def note(self, event: str, values: Mapping[str, object], level: str = "info", *, id: str = "") -> None:
         self.service.record(Fact(f"accept.{event}", id or self.id, values, level))
 
+    def came_from(self, ip: Ip, port: int) -> None:
+        """A load balancer said who the client is."""
+        self.ip, self.port, self._client = ip, port, None
+
     def reset(self) -> None:
-        """Forget the transaction (RSET, EHLO, the end of every DATA)."""
+        """Forget the transaction (RSET, EHLO, the end of every message)."""
         self.envelope = None
+        if self.chunks is not None:
+            self.chunks.release()
+            self.chunks = None
 
     def secured(self, tls: Tls) -> None:
         """TLS is active: nothing said before it counts (RFC 3207 §4.2)."""
@@ -159,9 +107,11 @@ class Session(aiosmtpd.Session):
     def capabilities(self) -> list[str]:
         """The lines of the reply to EHLO, behind our name."""
         taken = self.service.stages.capabilities(self.service.name)
+        self._offers_dsn = taken.dsn
         own = self.service.settings.max_message_size
         lines = ["PIPELINING", f"SIZE {min(own, taken.size) if taken.size else own}", "ENHANCEDSTATUSCODES"]
-        lines += ["8BITMIME"] * taken.eight_bit + ["SMTPUTF8"] * taken.smtputf8
+        lines += ["CHUNKING", f"LIMITS RCPTMAX={self.service.config.limit.recipients}"]
+        lines += ["8BITMIME"] * taken.eight_bit + ["SMTPUTF8"] * taken.smtputf8 + ["DSN"] * taken.dsn
         if self.service.settings.tls is ListenTls.STARTTLS and self.tls is None:
             lines.append("STARTTLS")
         if self.offers_login and not self.needs_tls:
@@ -171,19 +121,29 @@ class Session(aiosmtpd.Session):
     async def mail(self, argument: bytes) -> Reply:
         if not self.host_name or self.envelope is not None:
             return self._rejected("mail", replies.NESTED_MAIL if self.host_name else replies.HELLO_FIRST, {})
+        if not self.is_known:  # the balancer's own address may do more than its clients
+            return self._rejected("mail", replies.CLIENT_UNKNOWN, {})
         settings = self.service.settings
         mail = command.parse_mail(
             argument,
             extended=self.extended_smtp,
             spaces=not self.service.is_gateway,
             max_size=settings.max_message_size,
+            dsn=self._offers_dsn,
         )
         if isinstance(mail, Reply):
             return self._rejected("mail", mail, {"argument": _shown(argument)})
         if mail.size > self.service.load.memory_left:
             return self._rejected("mail", replies.OUT_OF_MEMORY, {"size": mail.size})
         envelope = Envelope(
-            new_id(self.service.clock.time()), self.client, mail.reverse_path, mail.size, mail.eight_bit, mail.smtputf8
+            new_id(self.service.clock.time()),
+            self.client,
+            mail.reverse_path,
+            mail.size,
+            mail.eight_bit,
+            mail.smtputf8,
+            ret=mail.ret,
+            envid=mail.envid,
         )
         reply = await self.service.stages.sender(envelope)
         if not reply.is_positive:
@@ -195,14 +155,18 @@ class Session(aiosmtpd.Session):
         envelope = self.envelope
         if envelope is None:
             return self._rejected("rcpt", self._nothing_open(), {})
-        recipient = command.parse_rcpt(
+        if self.chunks is not None:  # its message has begun
+            return self._rejected("rcpt", replies.BAD_SEQUENCE, {}, id=envelope.id)
+        parsed = command.parse_rcpt(
             argument,
             extended=self.extended_smtp,
             spaces=not self.service.is_gateway,
             smtputf8=envelope.smtputf8,
+            dsn=self._offers_dsn,
         )
-        if isinstance(recipient, Reply):
-            return self._rejected("rcpt", recipient, {"argument": _shown(argument)}, id=envelope.id)
+        if isinstance(parsed, Reply):
+            return self._rejected("rcpt", parsed, {"argument": _shown(argument)}, id=envelope.id)
+        recipient, notify = parsed
         if len(envelope.recipients) >= self.service.config.limit.recipients:
             self.junk += 1
             return self._rejected("rcpt", replies.TOO_MANY_RECIPIENTS, {"to": str(recipient)}, id=envelope.id)
@@ -211,26 +175,47 @@ class Session(aiosmtpd.Session):
             addresses = {"from": _path(envelope.reverse_path), "to": str(recipient)}
             return self._rejected("rcpt", reply, addresses, id=envelope.id)
         envelope.recipients.append(recipient)
+        if notify is not None:
+            envelope.notify[recipient] = notify
         return reply
 
     def data_refusal(self, argument: bytes) -> Reply | None:
         """Why DATA cannot begin now; None if it can."""
+        if self.chunks is not None:  # RFC 3030 §2: the transaction can only end now
+            self.chunks.refuse(replies.BAD_SEQUENCE)
+            self.chunks.is_told = True
+            return self.refused_content(replies.BAD_SEQUENCE)
+        refusal = self._content_refusal()
+        if refusal is None and argument:
+            refusal = replies.syntax("DATA takes no argument")
+        return refusal and self.refused_content(refusal)
+
+    def chunked(self, now: float) -> ChunkReader:
+        """The message a chunk belongs to, refused where there may be none. now: on the loop's clock."""
+        if self.chunks is not None:
+            return self.chunks
+        message = ChunkReader(Reservation(self.service.load, self.service.settings.max_message_size), now)
+        if refusal := self._content_refusal():
+            message.refuse(refusal)
+        if self.envelope is not None:  # so that no later chunk is taken for the first
+            self.chunks = message
+        return message
+
+    def _content_refusal(self) -> Reply | None:
+        if self.needs_tls:
+            return replies.TLS_FIRST
         if self.envelope is None:
-            return self.refused_content(self._nothing_open())
+            return self._nothing_open()
         if not self.envelope.recipients:
-            return self.refused_content(replies.NO_RECIPIENT)
-        if argument:
-            return self.refused_content(replies.syntax("DATA takes no argument"))
-        if self.service.load.memory_left <= 0:
-            return self.refused_content(replies.OUT_OF_MEMORY)
-        return None
+            return replies.NO_RECIPIENT
+        return replies.OUT_OF_MEMORY if self.service.load.memory_left <= 0 else None
 
     def refused_content(self, reply: Reply) -> Reply:
-        """`reply` to DATA or to the final dot."""
+        """`reply` to DATA or BDAT, or to the end of the message."""
         return self._rejected("data", reply, self._addresses(), id=self.envelope.id if self.envelope else "")
 
     async def receive(self, content: bytearray, problem: Reply | None) -> Reply:
-        """The reply to the final dot. problem: `wire.problem(content)`. Nobody else changes `content`."""
+        """The reply to a whole message. problem: `wire.problem(content)`. Nobody else changes `content`."""
         envelope = self.envelope
         if envelope is None:
             raise RuntimeError("a message without a transaction")
@@ -273,19 +258,27 @@ class Session(aiosmtpd.Session):
     async def log_in(self, credentials: Credentials) -> Reply:
         if self.service.logins is None:
             return replies.NOT_OFFERED
+        failures, address = self.service.failures, holder(self.ip)
+        if failures.is_locked(credentials.name, address, exempt=self.service.load.is_exempt(self.ip)):
+            self._note_login(credentials, "locked")
+            return replies.LOGIN_LOCKED
         try:
             login = await self.service.logins.verify(credentials.name, credentials.password)
         except LoginsBusy:
             return replies.LOGIN_BUSY
-        result = "failed" if login is None else "passed"
-        name = _shown(credentials.name.encode())
-        self.note("login", {"name": name, "result": result, "ip": str(self.ip)}, "info" if login else "warning")
+        self._note_login(credentials, "passed" if login else "failed")
         if login is None:
+            failures.failed(credentials.name, address)
             return replies.LOGIN_FAILED
+        failures.passed(credentials.name, address)
         self.login = login
         self.authenticated = True
         self._client = None
         return replies.LOGIN_OK
+
+    def _note_login(self, credentials: Credentials, result: str) -> None:
+        values = {"name": _shown(credentials.name.encode()), "result": result, "ip": str(self.ip)}
+        self.note("login", values, "info" if result == "passed" else "warning")
 
     def trouble(self, error: Exception) -> Reply:
         """Our own fault: the log learns all of it, the client nothing."""

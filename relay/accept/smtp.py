@@ -1,5 +1,5 @@
 # mypy: disable-error-code="override"
-"""The conversation with one client: greeting, commands, DATA; our subclass of aiosmtpd's SMTP.
+"""The conversation with one client: who it is, greeting, commands; our subclass of aiosmtpd's SMTP.
 
 We differ from aiosmtpd: the `smtp_*` methods get octets and return their Reply; one that returns
 None has spoken for itself.
@@ -16,30 +16,31 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from relay import reply as replies
-from relay.accept import command
-from relay.accept.channel import Channel, HangUp
-from relay.accept.data import DotReader, patience
-from relay.accept.limits import Reservation, is_in, plain_ip
+from relay.accept import command, proxy
+from relay.accept.channel import HangUp
+from relay.accept.limits import Holder, holder, is_in, plain_ip
 from relay.accept.sasl import Credentials, read_credentials
 from relay.accept.session import Session
+from relay.accept.upload import Upload
 from relay.config.models import EarlyTalker, ListenTls
 from relay.reply import Reply
 
-_BEFORE_TLS = frozenset({"NOOP", "EHLO", "HELO", "STARTTLS", "QUIT"})  # RFC 3207 §4
+# RFC 3207 §4; and BDAT, which refuses by itself once it has read its octets.
+_BEFORE_TLS = frozenset({"NOOP", "EHLO", "HELO", "STARTTLS", "QUIT", "BDAT"})
 _JUNK = frozenset({"NOOP", "RSET", "EHLO", "HELO", "VRFY", "HELP"})
 _NOT_OFFERED = frozenset(
-    {"BDAT", "BURL", "EXPN", "ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "DEBUG", "WIZ"}
+    {"BURL", "EXPN", "ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "DEBUG", "WIZ"}
 )
 _HELP = Reply(214, "0.0", "RFC 5321")
 
 
-class Smtp(Channel):
+class Smtp(Upload):
     """One client's session, from 220 to 221."""
 
-    reading: DotReader | None = None  # the message that is being sent to us
     _is_counted = False
+    _holder: Holder | None = None  # whom this connection is counted for
     _is_over = False
-    _may_be_text = False  # the client may take its own DATA for accepted, and send text
+    _must_end = False
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -52,18 +53,17 @@ class Smtp(Channel):
         service = self.service
         service.connections.add(self)
         self.session = Session(service, plain_ip(peer[0]), peer[1], self.loop)
-        if service.is_draining:
-            refusal: Reply | None = replies.SHUTTING_DOWN
-        else:
-            refusal = service.load.enter(self.session.ip, per_address=service.is_gateway)
-        if refusal is not None:
-            self._note_refused(refusal, "limit" if not service.is_draining else "draining")
-            if not service.is_implicit:
+        refusal, why = self._turn_away()
+        if why:
+            self._note_refused(refusal, why)
+            if refusal is not None and not service.is_implicit:
                 self.transport.write(refusal.wire())
             self.hang_up()
             return
         self._is_counted = True
-        if service.is_implicit:
+        place = {"listener": service.name, "ip": str(self.session.ip), "port": self.session.port}
+        self.session.note("connected", place, "debug")
+        if service.is_implicit and not service.settings.proxy_from:
             self.transport.pause_reading()  # the first octets are for the TLS layer
         self._handler_coroutine = asyncio.ensure_future(self._handle_client())
         service.handlers.add(self._handler_coroutine)
@@ -71,32 +71,63 @@ class Smtp(Channel):
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self.service.connections.discard(self)
-        if self.service.is_draining and not self.service.connections:
-            self.service.is_empty.set()
+        service = self.service
+        service.connections.discard(self)
+        if not service.connections:
+            service.is_empty.set()
+        if self._holder is not None:
+            service.load.let_go(self._holder)
+            self._holder = None
         if self._is_counted:
             self._is_counted = False
-            self.service.load.leave(self.session.ip, per_address=self.service.is_gateway)
-            self.session.note("closed", {"listener": self.service.name, "ip": str(self.session.ip)}, "debug")
+            service.load.leave()
+            self.session.note("closed", {"listener": service.name, "ip": str(self.session.ip)}, "debug")
 
     def shut_down(self, *, patient: bool) -> None:
         """The relay stops: end a session that waits for its client. patient: not one that sends a message."""
-        if not (patient and self.reading):
+        self._must_end = not patient
+        if not (patient and self._is_sending):
             self.interrupt(HangUp(replies.SHUTTING_DOWN, "draining", lingers=False))
         if not patient and self._is_in_handshake:
             self.abort()
 
+    @property
+    def _is_sending(self) -> bool:
+        return self.reading is not None or self.session.chunks is not None
+
+    def _turn_away(self) -> tuple[Reply | None, str]:
+        """The reply to a connection that may not be, and why it may not; "" for one that may."""
+        service = self.service
+        if service.is_draining:
+            return replies.SHUTTING_DOWN, "draining"
+        if service.settings.proxy_from:
+            if not is_in(self.session.ip, service.settings.proxy_from):
+                return None, "not a load balancer"
+        elif refusal := self._hold():
+            return refusal, "limit"
+        refusal = service.load.enter()
+        return refusal, "limit" if refusal else ""
+
+    def _hold(self) -> Reply | None:
+        """Count the connection for its client's address, once that is known."""
+        service, ip = self.service, self.session.ip
+        if not service.is_gateway or service.load.is_exempt(ip):
+            return None
+        refusal = service.load.hold(holder(ip))
+        if refusal is None:
+            self._holder = holder(ip)
+        return refusal
+
     async def _handle_client(self) -> None:
         session = self.session
-        place = {"listener": self.service.name, "ip": str(session.ip), "port": session.port}
-        session.note("connected", place, "debug")
         lingers = False
         try:
             await self._converse()
         except HangUp as end:
             lingers = end.lingers
-            if end.reply is not None:
+            if end.reply is not None and not (self.service.is_implicit and session.tls is None):
                 self.say(end.reply)
+            if end.why:
                 self._note_refused(end.reply, end.why)
         except Exception as error:
             self.say(session.trouble(error))
@@ -106,19 +137,46 @@ class Smtp(Channel):
         self.hang_up(lingers=lingers)
 
     async def _converse(self) -> None:
+        if self.service.settings.proxy_from and not await self._learn_client():
+            return
         if self.service.is_implicit and not await self.start_tls():
             return
         if not await self._greet():
             return
-        timeout, load = self.service.config.timeout, self.service.load
-        hurried = min(timeout.command, self.service.config.stress.command)
         while not self._is_over:
-            if self.service.is_draining:
+            if self._must_end or (self.service.is_draining and self.session.chunks is None):
                 raise HangUp(replies.SHUTTING_DOWN, "draining", lingers=bool(self._buffer))
-            line = await self.read_line(hurried if load.is_high else timeout.command)
+            line = await self.read_line(self.service.patience.command)
             if line is None:
                 return
             await self._obey(line)
+
+    async def _learn_client(self) -> bool:
+        """Read the load balancer's header. False: it only looked whether the port is open."""
+        until = self.loop.time() + self.service.config.timeout.proxy
+        try:
+            while not (size := proxy.length(self._buffer)):
+                if self._is_at_end and not self._buffer:
+                    return False
+                left = until - self.loop.time()
+                if self._is_at_end or left <= 0 or not await self.wait(left):
+                    raise HangUp(None, "no PROXY header", lingers=False)
+            header = await proxy.parse(bytes(self._buffer[:size]))
+        except proxy.MalformedHeader as error:
+            self.session.note("proxy", {"fault": str(error), "peer": str(self.session.ip)}, "warning")
+            raise HangUp(None, "bad PROXY header", lingers=False) from error
+        del self._buffer[:size]
+        session = self.session
+        if header.ip is not None:
+            if proxy.is_impossible(header.ip, self.service.is_own):
+                session.note("proxy", {"fault": f"source {header.ip}", "peer": str(session.ip)}, "warning")
+                raise HangUp(None, "impossible client", lingers=False)
+            session.note("proxy", {"ip": str(header.ip), "port": header.port, "peer": str(session.ip)}, "debug")
+            session.came_from(header.ip, header.port)
+        session.is_known = header.ip is not None or header.is_own
+        if header.ip is not None and (refusal := self._hold()):
+            raise HangUp(refusal, "limit", lingers=False)
+        return True
 
     async def _greet(self) -> bool:
         """The 220, after the greeting delay. A client that speaks before it does not read replies."""
@@ -145,6 +203,8 @@ class Smtp(Channel):
         """One command and its reply."""
         parsed = command.parse_line(line)
         if isinstance(parsed, Reply):
+            if line[:4].upper() == b"BDAT":
+                raise HangUp(parsed, "BDAT without a size")
             await self._answer(parsed)
             return
         verb, argument = parsed
@@ -153,7 +213,9 @@ class Smtp(Channel):
             await self._answer_unknown(verb)
             return
         self._may_be_text = False
+        junk = self.session.junk
         if self.session.needs_tls and verb not in _BEFORE_TLS:
+            self._may_be_text = verb == "DATA"
             reply: Reply | None = replies.TLS_FIRST
         else:
             try:
@@ -167,14 +229,16 @@ class Smtp(Channel):
             self.session.junk += 1
         if reply is not None:
             await self._answer(reply)
-        if self.session.junk > self.service.config.limit.junk:
+        if self.session.junk > max(junk, self.service.patience.junk):
             raise HangUp(replies.TOO_MANY_ERRORS, "junk")
 
     async def _answer_unknown(self, verb: str) -> None:
         if command.is_http(verb):
             raise HangUp(replies.NOT_SMTP, "HTTP")
+        if verb == "PROXY":  # a second header, or a balancer that is not in proxy_from
+            raise HangUp(replies.NOT_SMTP, "PROXY header")
         if verb in _NOT_OFFERED:
-            self._may_be_text = verb == "BDAT"
+            self._may_be_text = False
             await self._answer(replies.NOT_OFFERED)
             return
         if self._may_be_text:
@@ -182,13 +246,13 @@ class Smtp(Channel):
         await self._answer(replies.UNKNOWN_COMMAND)
 
     async def _answer(self, reply: Reply) -> None:
-        session, config = self.session, self.service.config
+        session = self.session
         if reply.is_permanent:
             session.errors += 1
-            if session.errors > config.delay.error_after:
+            if session.errors > self.service.config.delay.error_after:
                 await self._hold_back()
         self.say(reply)
-        if session.errors >= config.limit.errors:
+        if not reply.is_positive and session.errors >= self.service.patience.errors:
             raise HangUp(replies.TOO_MANY_ERRORS, "errors")
 
     async def _hold_back(self) -> None:
@@ -267,92 +331,31 @@ class Smtp(Channel):
         return None
 
     async def smtp_AUTH(self, arg: bytes) -> Reply | None:
-        session, limit = self.session, self.service.config.limit
+        session = self.session
         if refusal := session.login_refusal():
             return refusal
         found = await read_credentials(arg, self._challenge)
         reply = await session.log_in(found) if isinstance(found, Credentials) else found
-        if reply is not replies.LOGIN_FAILED:
+        if reply not in (replies.LOGIN_FAILED, replies.LOGIN_LOCKED):
             return reply
         session.login_failures += 1
         await self._hold_back()
         self.say(reply)
-        if session.login_failures >= limit.login_failures:
+        if session.login_failures >= self.service.patience.login_failures:
             raise HangUp(replies.TOO_MANY_ERRORS, "failed logins")
         return None
 
     async def _challenge(self, prompt: bytes) -> bytes:
         self._replies.append(b"334 " + prompt + b"\r\n")
-        line = await self.read_line(self.service.config.timeout.command)
+        line = await self.read_line(self.service.patience.command)
         if line is None:
-            raise HangUp(None, "gone")
+            raise HangUp(None, "")
         if len(line) > command.MAX_AUTH_LINE:
             raise HangUp(replies.LINE_TOO_LONG, "endless line")
         return line
 
-    # --- DATA ---------------------------------------------------------------------------------------
-
-    async def smtp_DATA(self, arg: bytes) -> Reply | None:
-        session = self.session
-        if refusal := session.data_refusal(arg):
-            self._may_be_text = True
-            if self._buffer and session.login is None:
-                raise HangUp(refusal, "text behind a refused DATA")
-            return refusal
-        if self._buffer and self.service.is_gateway and session.login is None:
-            raise HangUp(replies.OUT_OF_STEP, "text before 354")  # RFC 2920 §3.1
-        self.say(replies.START_DATA)
-        await self.flush()
-        reservation = Reservation(self.service.load, self.service.settings.max_message_size)
-        try:
-            self.reading = DotReader(reservation.grow)
-            try:
-                if not await self._read_content(self.reading):
-                    return None
-            except HangUp:
-                raise
-            except Exception as error:  # what follows is still the message, and must not run as commands
-                raise HangUp(session.trouble(error), "trouble while reading a message") from error
-            message, self.reading = self.reading, None
-            if message.refused is not None:
-                reply = session.refused_content(message.refused)
-            else:
-                reply = await session.receive(message.content, message.problem)
-        finally:
-            # Whatever happened, no second message may use this envelope.
-            self.reading = None
-            reservation.release()
-            session.reset()
-        if self._is_lost:
-            session.note("unheard", {"reply": str(reply), "ip": str(session.ip)}, "warning")
-        self.say(reply)
-        return None
-
-    async def _read_content(self, reader: DotReader) -> bool:
-        """Read up to the final dot. False: the client went away before it."""
-        timeout = self.service.config.timeout
-        most = 4 * self.service.settings.max_message_size + 2**20
-        begun = self.loop.time()
-        while True:
-            if self._buffer:
-                chunk, self._buffer = self._buffer, bytearray()
-                rest = reader.feed(chunk)
-                del chunk
-                if rest is not None:
-                    self._buffer = rest
-                    return True
-            if self._is_at_end:
-                return False
-            if reader.refused and reader.received > most:
-                raise HangUp(reader.refused, "endless message")
-            seconds = patience(
-                self.loop.time() - begun, reader.received, idle=timeout.data_idle, rate=timeout.data_min_rate
-            )
-            if seconds <= 0 or not await self.wait(seconds):
-                raise HangUp(replies.TOO_SLOW, "slow message")
-
-    def _note_refused(self, reply: Reply, why: str) -> None:
-        values = {"reply": str(reply), "why": why, "listener": self.service.name, "ip": str(self.session.ip)}
+    def _note_refused(self, reply: Reply | None, why: str) -> None:
+        values = {"reply": str(reply or ""), "why": why, "listener": self.service.name, "ip": str(self.session.ip)}
         self.session.note("refused", values)
 
 
@@ -362,6 +365,7 @@ _COMMANDS: dict[str, Callable[[Smtp, bytes], Awaitable[Reply | None]]] = {
     "MAIL": Smtp.smtp_MAIL,
     "RCPT": Smtp.smtp_RCPT,
     "DATA": Smtp.smtp_DATA,
+    "BDAT": Smtp.smtp_BDAT,
     "RSET": Smtp.smtp_RSET,
     "NOOP": Smtp.smtp_NOOP,
     "VRFY": Smtp.smtp_VRFY,

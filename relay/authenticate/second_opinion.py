@@ -34,7 +34,7 @@ async def ask_dkimpy(message: bytes, resolver: Questions, seconds: float) -> lis
         quiet.addHandler(logging.NullHandler())
         quiet.propagate = False
         try:
-            verifier = dkim.DKIM(message, logger=quiet)
+            verifier = dkim.DKIM(message, logger=quiet)  # type: ignore[no-untyped-call]
             count = sum(name.lower() == b"dkim-signature" for name, _ in verifier.headers)
             words = [_word(verifier, index, key_record) for index in range(min(count, MAX_SIGNATURES))]
         except Exception as error:  # it raises more than its own exceptions
@@ -56,6 +56,7 @@ def _settle(answer: asyncio.Future[list[str]], words: list[str]) -> None:
 
 def _word(verifier: dkim.DKIM, index: int, key_record: object) -> str:
     try:
-        return "pass" if verifier.verify(index, dnsfunc=key_record) else "fail"
+        passed = verifier.verify(index, dnsfunc=key_record)  # type: ignore[no-untyped-call]
+        return "pass" if passed else "fail"
     except Exception as error:
         return f"{type(error).__name__}: {error}"

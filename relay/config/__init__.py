@@ -5,7 +5,9 @@
 `environment`      RELAY_ variables and the command line as keys
 `place`, `explain` where a fault stands, and what it is, in a sentence
 `files`, `networks` what a key file, a certificate, a network or a host is
-`checks`           what only the whole can be asked
+`finding`          what a check finds
+`checks`           what only the whole can be asked; the larger parts of it are `listener_checks`,
+                   `domain_checks`, `route_checks` and `hop_checks`
 `source`           all of these in turn: the one to call
 `shipped`          `config.toml`, and any configuration, printed
 """

@@ -7,55 +7,23 @@ FAILS      Findings, all there are: errors stop the start, warnings are told and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 
-from relay.address import domain_key
-from relay.config.explain import nearest
-from relay.config.files import (
-    Read,
-    attempt,
-    chain,
-    dkim_key_fault,
-    expiry,
-    exposed,
-    missing,
-    pair_fault,
-    private_key,
-    read_file,
-)
-from relay.config.models import ROLE_KEYS, Config, Domain, Hop, HopKind, HopTls, Listener, ListenTls, Role
-from relay.config.networks import Machine, is_internet, is_loopback, is_same, this_machine
+from relay.config.domain_checks import check_domains, check_masquerades
+from relay.config.files import attempt, exposed
+from relay.config.finding import Finding, World, check_names
+from relay.config.hop_checks import check_hops
+from relay.config.listener_checks import check_listeners
+from relay.config.models import Config, ListenTls, RatePer, Role
+from relay.config.networks import Machine, is_loopback, is_same
+from relay.config.route_checks import check_routes
 from relay.config.shape import Key
 
 GREETING_PATIENCE = 300.0  # seconds a client waits for its 220, RFC 5321 §4.5.3.2.1
 FINAL_DOT = 600.0  # seconds, RFC 5321 §4.5.3.2.6
 
-_NOT_FOR_INBOX = set(Hop.model_fields) - {"kind"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    key: Key
-    text: str
-    is_warning: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What the checks may look at beyond the configuration. user: our number; now: in UTC."""
-
-    read: Read
-    machine: Machine
-    user: int
-    now: datetime
-
-
-def this_world() -> World:
-    return World(read_file, this_machine(), os.geteuid(), datetime.now(UTC))
+# What stands for what under load.
+_CALM = {"command": "timeout", "data_idle": "timeout", "errors": "limit", "junk": "limit", "login_failures": "limit"}
 
 
 def check(config: Config, world: World) -> tuple[Finding, ...]:
@@ -65,17 +33,17 @@ def check(config: Config, world: World) -> tuple[Finding, ...]:
 
 def _check_all(config: Config, world: World) -> Iterator[Finding]:
     yield from _check_hostname(config)
-    for name, listener in config.listener.items():
-        yield from _check_role(("listener", name), listener, config)
-        yield from _check_listener_tls(("listener", name), listener, world)
-    yield from _check_open_relay(config)
+    yield from check_listeners(config, world)
     yield from _check_ports(config)
     yield from _check_login(config, world)
     yield from _check_delay(config)
-    yield from _check_domains(config, world)
-    yield from _check_routes(config)
-    for name, hop in config.hop.items():
-        yield from _check_hop(("hop", name), hop, config, world)
+    yield from _check_rates(config)
+    yield from _check_stress(config)
+    yield from _check_verify(config)
+    yield from check_masquerades(config)
+    yield from check_domains(config, world)
+    yield from check_routes(config, world)
+    yield from check_hops(config, world)
     yield from _check_deadlines(config)
 
 
@@ -88,92 +56,6 @@ def _check_hostname(config: Config) -> Iterator[Finding]:
             f'"{config.hostname}" will do only while all listeners and hops are on loopback; '
             'write the name that others know us by, such as "relay.example.org"',
         )
-
-
-def _check_role(key: Key, listener: Listener, config: Config) -> Iterator[Finding]:
-    for field, roles in ROLE_KEYS.items():
-        value = getattr(listener, field)
-        if listener.role not in roles and value != Listener.model_fields[field].default:
-            yield Finding((*key, field), f"means nothing in the role {listener.role}; it is for {' and '.join(roles)}")
-    if listener.role is Role.SUBMISSION:
-        if not listener.allow and config.login.file is None:
-            yield Finding(
-                key, "nobody may send here; give it `allow` and `senders`, or a login file: `file` in [login]"
-            )
-        if listener.allow and not listener.senders:
-            yield Finding((*key, "allow"), 'needs `senders`, what these networks may send as, such as ["@example.org"]')
-        if listener.senders and not listener.allow:
-            yield Finding((*key, "senders"), "needs `allow`: they are the senders of the networks named there")
-        if len(listener.allow) == 1 and listener.allow[0].num_addresses == 1:
-            only = listener.allow[0].network_address
-            if only.is_private and not only.is_loopback:
-                yield Finding(
-                    (*key, "allow"),
-                    f"is one private address, {only}; if that is a container bridge's gateway, "
-                    "everyone who reaches the published port comes from it",
-                    is_warning=True,
-                )
-    if listener.role is Role.GATEWAY and not listener.domains:
-        yield Finding(key, 'a gateway needs `domains`, those it takes mail for, such as ["example.org"]')
-    if listener.role is Role.CAPTURE and not is_loopback(listener.host):
-        yield Finding(
-            (*key, "host"),
-            f"{listener.host} can be reached from other machines, and a capture listener takes mail from everyone",
-            is_warning=True,
-        )
-
-
-def _check_listener_tls(key: Key, listener: Listener, world: World) -> Iterator[Finding]:
-    if listener.tls is ListenTls.NONE:
-        for field in ("certificate", "key", "require_tls"):
-            if getattr(listener, field):
-                yield Finding((*key, field), 'is of no use without TLS; set `tls` to "starttls" or "implicit"')
-    for field in ("certificate", "key"):
-        if listener.tls is not ListenTls.NONE and getattr(listener, field) is None:
-            yield Finding((*key, "tls"), f'"{listener.tls}" needs `{field}`, a PEM file')
-    if listener.allow_plaintext_login and not is_loopback(listener.host):
-        yield Finding(
-            (*key, "allow_plaintext_login"),
-            f"{listener.host} is not loopback: passwords would cross a network in clear; use TLS",
-        )
-    yield from _check_pair(key, listener.certificate, listener.key, world)
-
-
-def _check_pair(key: Key, certificate: Path | None, private: Path | None, world: World) -> Iterator[Finding]:
-    """A certificate and its key, of a listener or of ours as a client."""
-    certificates = parsed = None
-    if certificate is not None:
-        file, fault = attempt(world.read, certificate)
-        try:
-            certificates = chain(file.content) if file else None
-        except ValueError as error:
-            fault = f"{certificate}: {error}"
-        if fault:
-            yield Finding((*key, "certificate"), fault)
-        elif certificates and (late := expiry(certificates[0], world.now)):
-            yield Finding((*key, "certificate"), late, is_warning=True)
-    if private is not None:
-        file, fault = attempt(world.read, private)
-        if file:
-            fault = exposed(file, private, world.user)
-            try:
-                parsed = private_key(file.content)
-            except ValueError as error:
-                fault = fault or f"{private}: {error}"
-        if fault:
-            yield Finding((*key, "key"), fault)
-    if certificates and parsed and (fault := pair_fault(certificates, parsed)):
-        yield Finding((*key, "key"), f"{fault}: {private} and {certificate}")
-
-
-def _check_open_relay(config: Config) -> Iterator[Finding]:
-    text = "let a good part of the Internet send without a login, an open relay; name your own networks only"
-    lists = {name: listener.allow for name, listener in config.listener.items() if listener.allow}
-    found = [name for name, networks in lists.items() if is_internet(networks)]
-    for name in found:
-        yield Finding(("listener", name, "allow"), f"these networks {text}")
-    if not found and is_internet(network for networks in lists.values() for network in networks):
-        yield Finding(("listener",), f"the `allow` networks of {' and '.join(lists)} together {text}")
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:
@@ -213,7 +95,7 @@ def _check_login(config: Config, world: World) -> Iterator[Finding]:
 def _check_delay(config: Config) -> Iterator[Finding]:
     for name, seconds in config.delay.greeting.items():
         key = ("delay", "greeting", name)
-        yield from _check_name(key, name, list(config.listener), "listener")
+        yield from check_names(key, [name], config.listener, "listener")
         if seconds + config.timeout.checks >= GREETING_PATIENCE:
             yield Finding(
                 key,
@@ -224,134 +106,39 @@ def _check_delay(config: Config) -> Iterator[Finding]:
         yield Finding(("delay", "error"), f"must be less than {GREETING_PATIENCE:g}s, the patience of clients")
 
 
-def _check_domains(config: Config, world: World) -> Iterator[Finding]:
-    seen: dict[str, str] = {}
-    for name, domain in config.domain.items():
-        key = ("domain", name)
-        first = seen.setdefault(domain_key(domain.name), name)
-        if first != name:
-            yield Finding((*key, "name"), f"{domain.name} is already the name of [domain.{first}]")
-        yield from _check_keys(key, domain, world)
+def _check_rates(config: Config) -> Iterator[Finding]:
+    for name, rate in config.rate.items():
+        key = ("rate", name)
+        yield from check_names((*key, "listener"), rate.listener, config.listener, "listener")
+        if not rate.messages and not rate.recipients:
+            yield Finding(key, "limits nothing; set `messages`, `recipients` or both")
+        if rate.per is RatePer.LOGIN:
+            counted = rate.listener or tuple(config.listener)
+            roles = {config.listener[one].role for one in counted if one in config.listener}
+            if config.login.file is None:
+                yield Finding((*key, "per"), "nobody can log in without a login file: `file` in [login]")
+            elif Role.SUBMISSION not in roles:
+                yield Finding((*key, "per"), f"nobody logs in on {' or '.join(counted)}; count per ip or sender")
 
 
-def _check_keys(table: Key, domain: Domain, world: World) -> Iterator[Finding]:
-    seen: dict[str, str] = {}
-    for name, key in domain.key.items():
-        place = (*table, "key", name)
-        first = seen.setdefault(domain_key(key.selector), name)
-        if first != name:
+def _check_stress(config: Config) -> Iterator[Finding]:
+    for name, table in _CALM.items():
+        harsh, calm = getattr(config.stress, name), getattr(getattr(config, table), name)
+        # A default that is milder is passed over: whoever set `limit.errors = 2` need not know of it.
+        if name in config.stress.model_fields_set and harsh > calm:
             yield Finding(
-                (*place, "selector"), f"{key.selector} is already the selector of [{'.'.join(table)}.key.{first}]"
+                ("stress", name), f"{harsh:g} is milder than {table}.{name}, {calm:g}; under load it cannot be"
             )
-        file, fault = attempt(world.read, key.file)
-        if file:
-            unfit = dkim_key_fault(file.content, key.algorithm)
-            fault = exposed(file, key.file, world.user) or (unfit and f"{key.file}: {unfit}")
-        elif fault == missing(key.file):
-            fault = "" if key.generate else f"{fault}; make it with `relay keys new`"
-        if fault:
-            yield Finding((*place, "file"), fault)
 
 
-def _check_routes(config: Config) -> Iterator[Finding]:
-    captures = [name for name, listener in config.listener.items() if listener.role is Role.CAPTURE]
-    for name, route in config.route.items():
-        key = ("route", name)
-        yield from _check_name((*key, "hop"), route.hop, list(config.hop), "hop")
-        for wanted in route.listener:
-            yield from _check_name((*key, "listener"), wanted, list(config.listener), "listener")
-            if wanted in captures:
-                yield Finding((*key, "listener"), f"{wanted} captures: its mail goes to the inbox, by no route")
-    for name, listener in config.listener.items():
-        if listener.role is Role.CAPTURE:
-            continue
-        routes = [route for route in config.route.values() if not route.listener or name in route.listener]
-        if not routes:
-            yield Finding(("listener", name), "no route takes its mail; add a [route.NAME] with `hop`")
-            continue
-        routed = {
-            domain_key(domain) for route in routes if not route.sender_domain for domain in route.recipient_domain
-        }
-        if any(not route.sender_domain and not route.recipient_domain for route in routes):
-            continue
-        left = [domain for domain in listener.domains if domain_key(domain) not in routed]
-        if left or not listener.domains:
-            what = ", ".join(left) or "some recipients"
-            yield Finding(("listener", name), f"no route takes mail for {what}; they get 550", is_warning=True)
-
-
-def _check_name(key: Key, name: str, names: list[str], what: str) -> Iterator[Finding]:
-    if name not in names:
-        near = nearest(name, names)
-        meant = f"; did you mean {near}?" if near else ""
-        yield Finding(key, f"there is no [{what}.{name}]{meant}")
-
-
-def _check_hop(key: Key, hop: Hop, config: Config, world: World) -> Iterator[Finding]:
-    if hop.kind is HopKind.INBOX:
-        for field in Hop.model_fields:
-            if field in _NOT_FOR_INBOX and getattr(hop, field) != Hop.model_fields[field].default:
-                yield Finding((*key, field), 'means nothing for the inbox; take it out, or `kind = "inbox"`')
-        return
-    if not hop.host:
-        yield Finding(key, 'a hop needs `host`, such as ["smtp.example.net"], or `kind = "inbox"`')
-    for host in hop.host:
-        for name, listener in config.listener.items():
-            if listener.port == hop.port and is_same(listener.host, host, config.hostname, world.machine):
-                yield Finding(
-                    (*key, "host"), f"{host} port {hop.port} is our own [listener.{name}]: mail would go in circles"
-                )
-    yield from _check_hop_tls(key, hop, world)
-    yield from _check_hop_login(key, hop, world)
-
-
-def _check_hop_tls(key: Key, hop: Hop, world: World) -> Iterator[Finding]:
-    if hop.ca is not None:
-        if hop.tls in (HopTls.NONE, HopTls.OPPORTUNISTIC):
-            yield Finding((*key, "ca"), f'is of no use with tls = "{hop.tls}"; set "required" or "implicit"')
-        file, fault = attempt(world.read, hop.ca)
-        try:
-            if file:
-                chain(file.content)
-        except ValueError as error:
-            fault = f"{hop.ca}: {error}"
-        if fault:
-            yield Finding((*key, "ca"), fault)
-    if hop.tls is HopTls.NONE and hop.certificate:
-        yield Finding((*key, "certificate"), 'is of no use with tls = "none"')
-    if (hop.certificate is None) != (hop.key is None):
-        yield Finding(key, "a client certificate needs both `certificate` and `key`")
-    yield from _check_pair(key, hop.certificate, hop.key, world)
-
-
-def _check_hop_login(key: Key, hop: Hop, world: World) -> Iterator[Finding]:
-    if hop.password is not None and hop.password_file is not None:
-        yield Finding((*key, "password"), "there is a `password_file` too; keep one of them")
-    has_password = hop.password is not None or hop.password_file is not None
-    if hop.username is not None and not has_password:
-        yield Finding((*key, "username"), "needs a password: `password_file`, or `password` by the environment")
-    if hop.username is None and has_password:
-        yield Finding(key, "a password needs `username`")
-    if hop.username is not None and hop.tls in (HopTls.NONE, HopTls.OPPORTUNISTIC):
-        away = [host for host in hop.host if not is_loopback(host)]
-        if away:
+def _check_verify(config: Config) -> Iterator[Finding]:
+    for name in ("positive", "negative"):
+        refresh, lifetime = getattr(config.verify, f"{name}_refresh"), getattr(config.verify, name)
+        if refresh > lifetime:
             yield Finding(
-                (*key, "tls"),
-                f'"{hop.tls}" could send the password to {away[0]} in clear; set "required" or "implicit"',
+                ("verify", f"{name}_refresh"),
+                f"{refresh:g}s is more than verify.{name}, {lifetime:g}s: it is gone by then",
             )
-    secret = hop.password.get_secret_value() if hop.password is not None else None
-    if hop.password_file is not None:
-        file, fault = attempt(world.read, hop.password_file)
-        if file:
-            fault = exposed(file, hop.password_file, world.user)
-            secret = file.content.decode("utf-8", "replace").rstrip("\r\n")
-        if fault:
-            yield Finding((*key, "password_file"), fault)
-    field = "password" if hop.password_file is None else "password_file"
-    for name, value in (("username", hop.username), (field, secret)):
-        # RFC 4616 §2: NUL parts the fields of PLAIN, so none may stand in one; nor has a line's end a use.
-        if value is not None and (not value or not value.isprintable()):
-            yield Finding((*key, name), "is empty or holds characters that no login can have")
 
 
 def _check_deadlines(config: Config) -> Iterator[Finding]:

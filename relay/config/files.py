@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from relay.config.environment import reason
 from relay.config.models import Algorithm
 
-MAX_FILE = 1024**2  # octets
+MAX_FILE = 64 * 1024**2  # octets; a file of recipients may be long
 WEAKEST_RSA = 1024  # bits, RFC 8301 §3.2
 
 
@@ -77,6 +77,17 @@ def exposed(file: File, path: Path, user: int) -> str:
     return f"{path} holds a secret, and {who} may read or change it; chmod {'600' if others == 0o077 else '640'} it"
 
 
+def secret_in(file: File) -> str:
+    """The password, secret or token that a file holds: all of it but the last line's end."""
+    return file.content.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def login_names(content: bytes) -> list[str]:
+    """The names in a login file, whose lines begin `name:`."""
+    lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
+    return [line.partition(":")[0].strip() for line in lines if line and not line.startswith("#")]
+
+
 def private_key(content: bytes) -> PrivateKeyTypes:
     """The key in a PEM file. Raises ValueError, whose text quotes nothing of it."""
     try:
@@ -114,6 +125,15 @@ def pair_fault(certificates: list[x509.Certificate], key: PrivateKeyTypes) -> st
     if certificates[0].public_key().public_bytes(*form) == key.public_key().public_bytes(*form):
         return ""
     return "the key is not the certificate's"
+
+
+def has_names(certificate: x509.Certificate) -> bool:
+    """It names a host, so that a client can ask for it (RFC 6066 §3, RFC 9525 §2)."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return bool(names.get_values_for_type(x509.DNSName))
 
 
 def expiry(certificate: x509.Certificate, now: datetime) -> str:

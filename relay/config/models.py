@@ -23,6 +23,7 @@ from relay.config.names import (
     Name,
     NextHost,
     OwnAddress,
+    Replacement,
     Sender,
     SenderDomain,
 )
@@ -113,6 +114,8 @@ class Algorithm(StrEnum):
 
 
 class Certificate(Table):
+    """A further certificate, for clients that ask for one of its names (SNI, RFC 6066 §3)."""
+
     certificate: Path = Field(description="PEM file with the certificate chain; its names are the ones it serves")
     key: Path = Field(description="PEM file with its key, readable by its owner only")
 
@@ -127,7 +130,9 @@ class Listener(Table):
         None, examples=["tls.key"], description="PEM file with the certificate's key, readable by its owner only"
     )
     sni: dict[Name, Certificate] = Field(
-        default_factory=dict, description="further certificates, chosen by the name the client asks for"
+        default_factory=dict,
+        examples=[{"other": {"certificate": "other.pem", "key": "other.key"}}],
+        description="further certificates, chosen by the name the client asks for",
     )
     require_tls: bool = Field(False, description="with starttls: refuse mail and logins before STARTTLS")
     proxy_from: tuple[AnyNetwork, ...] = Field(
@@ -177,6 +182,8 @@ class Login(Table):
     )
     hashes_at_once: int = Field(2, ge=1, description="password hashes at once; beyond that 454")
     remember: Duration = Field(300.0, description="how long a verified login costs no new hash")
+    failures: int = Field(10, ge=1, description="failed logins for one name, or from one address, then 454 ...")
+    failures_window: Duration = Field(600.0, gt=0, description="... as long as so many lie within this time")
 
 
 class Delay(Table):
@@ -240,7 +247,9 @@ class Verify(Table):
     on_trouble: OnTrouble = Field(
         OnTrouble.ACCEPT, description="accept | defer a recipient whom the hop cannot be asked about"
     )
-    keep: int = Field(100_000, ge=1, description="answers kept; the oldest go first")
+    keep: int = Field(
+        100_000, ge=1, description="answers kept; the oldest go first, of unknown recipients before the others"
+    )
 
 
 class Key(Table):
@@ -261,10 +270,10 @@ class Domain(Table):
 
 
 class Masquerade(Table):
-    """Addresses rewritten before signing, in MAIL FROM and in the From field. The first that matches counts."""
+    """Addresses rewritten before signing, in MAIL FROM, From and Sender. The first table that matches counts."""
 
-    match: tuple[Sender, ...] = Field(description='the senders rewritten: addresses, "@domain", or "*"')
-    address: Sender = Field(description='the address instead, or "@domain" to change the domain alone')
+    match: tuple[Sender, ...] = Field(min_length=1, description='the senders rewritten: addresses, "@domain", or "*"')
+    address: Replacement = Field(description='the address instead, or "@domain" to change the domain alone')
     listener: tuple[str, ...] = Field((), description="names of listeners; none: any submission listener")
 
 
@@ -321,7 +330,11 @@ class Hop(Table):
     password_file: Path | None = Field(
         None, examples=["password"], description="file that holds the password, readable by its owner only"
     )
-    oauth2: OAuth2 | None = Field(None, description="log in as `username` with a token instead of a password")
+    oauth2: OAuth2 | None = Field(
+        None,
+        examples=[{"token_url": "https://login.example.net/token", "client_id": "relay"}],
+        description="log in as `username` with a token instead of a password",
+    )
     identify: Identify = Field(
         Identify.NONE, description="none | xclient | proxy-v2: tell a server of ours who the client is"
     )
@@ -399,10 +412,18 @@ class Config(Table):
     login: Login = Field(default_factory=Login, description="who may log in")
     delay: Delay = Field(default_factory=Delay, description="how long clients are held back on purpose")
     limit: Limit = Field(default_factory=Limit, description="how much of anything there may be")
-    rate: dict[Name, Rate] = Field(default_factory=dict, description="how much mail one client may send in a time")
+    rate: dict[Name, Rate] = Field(
+        default_factory=dict,
+        examples=[{"login": {"per": "login", "window": "1 h", "messages": 500, "recipients": 2000}}],
+        description="how much mail one client may send in a time",
+    )
     stress: Stress = Field(default_factory=Stress, description="what changes under load")
     verify: Verify = Field(default_factory=Verify, description="what is remembered of recipients")
-    masquerade: dict[Name, Masquerade] = Field(default_factory=dict, description="senders rewritten before signing")
+    masquerade: dict[Name, Masquerade] = Field(
+        default_factory=dict,
+        examples=[{"internal": {"match": ["@internal.example.org"], "address": "@example.org"}}],
+        description="senders rewritten before signing",
+    )
     domain: dict[Name, Domain] = Field(default_factory=dict, description="what we sign for")
     route: dict[Name, Route] = Field(default_factory=dict, description="which hop takes which recipient")
     hop: dict[Name, Hop] = Field(default_factory=dict, description="where mail goes")

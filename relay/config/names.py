@@ -80,6 +80,16 @@ def sender(text: str) -> str:
     raise ValueError('write an address, "@example.org" or "*"')
 
 
+def replacement(text: str) -> str:
+    """An address, or `@domain`: what a sender is rewritten to."""
+    try:
+        if text != "*":
+            return sender(text)
+    except ValueError:
+        pass
+    raise ValueError('write an address, or "@example.org" to change the domain alone')
+
+
 def bind_address(text: str) -> str:
     """An address of ours to listen on. No names but localhost: DNS does not decide what we bind."""
     if text == "localhost" or _is_address(text):
@@ -131,6 +141,7 @@ DomainName = Annotated[str, AfterValidator(domain_name)]
 SenderDomain = Annotated[str, AfterValidator(sender_domain)]
 Mailbox = Annotated[str, AfterValidator(mailbox)]
 Sender = Annotated[str, AfterValidator(sender)]
+Replacement = Annotated[str, AfterValidator(replacement)]
 BindAddress = Annotated[str, AfterValidator(bind_address)]
 OwnAddress = Annotated[str, AfterValidator(own_address)]
 NextHost = Annotated[str, AfterValidator(next_host)]

@@ -66,6 +66,14 @@ def is_loopback(host: str) -> bool:
     return bool(found) and all(address.is_loopback for address in found)
 
 
+def is_public(host: str) -> bool:
+    """`host` is spelled as an address on the Internet. DNS is not asked about names."""
+    return any(
+        not any(address in block for block in _NOT_INTERNET) if address.version == 4 else address in _GLOBAL_IPV6
+        for address in addresses(host)
+    )
+
+
 def addresses(host: str) -> frozenset[Address]:
     """The addresses that `host` spells without asking DNS; none for a name."""
     name = host.lower().removesuffix(".")

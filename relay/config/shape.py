@@ -39,7 +39,7 @@ def kind_of(key: Key) -> Kind | None:
     """What stands at `key`; None when the models know no such key."""
     kind: Kind | None = Config
     for part in key:
-        kind = _inside(kind, part)
+        kind = inside(kind, part)
     return kind
 
 
@@ -53,7 +53,8 @@ def known_keys(names: Mapping[str, Any]) -> Iterator[Key]:
     yield from _known(Config, names, ())
 
 
-def _inside(kind: Kind | None, part: str) -> Kind | None:
+def inside(kind: Kind | None, part: str) -> Kind | None:
+    """What stands at `part` of a table, or at any name of named ones."""
     if isinstance(kind, Named):
         return kind.inside
     if isinstance(kind, type) and part in kind.model_fields:
@@ -86,7 +87,7 @@ def _leaves(kind: Kind | None, value: Any, key: Key) -> Iterator[tuple[Key, Leaf
         yield key, kind, value
     elif kind is not None and isinstance(value, Mapping):
         for name, below in value.items():
-            yield from _leaves(_inside(kind, name), below, (*key, name))
+            yield from _leaves(inside(kind, name), below, (*key, name))
 
 
 def _known(kind: Kind, names: Any, key: Key) -> Iterator[Key]:
@@ -95,6 +96,6 @@ def _known(kind: Kind, names: Any, key: Key) -> Iterator[Key]:
         return
     below = names if isinstance(names, Mapping) else {}
     for name in below if isinstance(kind, Named) else kind.model_fields:
-        inside = _inside(kind, name)
-        if inside is not None:
-            yield from _known(inside, below.get(name), (*key, name))
+        found = inside(kind, name)
+        if found is not None:
+            yield from _known(found, below.get(name), (*key, name))

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from relay.config.models import ROLE_KEYS, Config, Listener, Table
+from relay.config.shape import Key, Kind, Leaf, Named, inside
 
 SHIPPED: Mapping[str, Any] = {
     "hostname": "localhost",
@@ -55,6 +56,7 @@ It listens on loopback only, signs for example.org, and keeps all mail in its ow
 To send mail on through a real server change three lines: (1), (2) and (3).
 
   #key = value    is a default, or an example where there is no default
+  #[table]        is an example of a table that nothing needs
   durations       "500ms", "25s", "5 min", "1 h", "5 d"
   sizes           "500 B", "64 KiB", "25 MiB", "1 GiB"
   relative paths  start at the folder of this file, those of DKIM keys at `data`
@@ -73,8 +75,6 @@ _NOTES = {
 _WIDTH = 118
 _COLUMN = 36  # where comments begin, unless the setting is longer
 
-Key = tuple[str, ...]
-
 
 @cache
 def text() -> str:
@@ -89,17 +89,12 @@ def render(config: Config, head: str = "", notes: Mapping[Key, str] | None = Non
     """
     printer = _Printer(notes or {})
     lines = [*_prose(head), "", *printer.settings((), config)]
-    for name, field in Config.model_fields.items():
-        value = getattr(config, name)
-        tables: dict[Key, Table] = {(name,): value} if isinstance(value, Table) else {}
-        if isinstance(value, dict):
-            tables = {(name, own): table for own, table in value.items()}
-        if tables:
-            described = (field.description or "").partition("\n")[0]
-            doc = next(iter(tables.values())).__doc__
-            lines += ["", "", f"# --- {described} ".ljust(78, "-"), *_prose(doc or "")]
-        for index, (key, table) in enumerate(tables.items()):
-            lines += [""] * (index > 0) + [*printer.table(key, table)]
+    for name in Config.model_fields:
+        for index, (key, table, is_live) in enumerate(printer.tables((), config, name)):
+            if index == 0:
+                described = (Config.model_fields[name].description or "").partition("\n")[0]
+                lines += ["", "", f"# --- {described} ".ljust(78, "-"), *_prose(table.__doc__ or "")]
+            lines += [""] * (index > 0) + [*printer.table(key, table, is_live)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -110,24 +105,34 @@ class _Printer:
         self._notes = notes
         self._described: set[tuple[type[Table], str]] = set()
 
-    def table(self, key: Key, table: Table) -> Iterator[str]:
-        yield f"[{'.'.join(key)}]"
-        yield from self.settings(key, table)
-        for name in type(table).model_fields:
-            value = getattr(table, name)
-            if isinstance(value, dict):
-                for own, below in value.items():
-                    if isinstance(below, Table):
-                        yield ""
-                        yield from self.table((*key, name, own), below)
+    def tables(self, above: Key, table: Table, name: str) -> Iterator[tuple[Key, Table, bool]]:
+        """The tables at `name`: key, table, and whether it is set; an example where none is and none was shown."""
+        kind, value = inside(type(table), name), getattr(table, name)
+        if isinstance(value, Table):
+            yield (*above, name), value, True
+        elif isinstance(kind, Named) and isinstance(kind.inside, type) and value:
+            for own, one in value.items():
+                yield (*above, name, own), one, True
+        else:
+            yield from self._example((*above, name), kind, type(table).model_fields[name])
 
-    def settings(self, key: Key, table: Table) -> Iterator[str]:
+    def table(self, key: Key, table: Table, is_live: bool = True) -> Iterator[str]:
+        """A table and those inside it. One that is not live is all comment."""
+        yield f"{'' if is_live else '#'}[{'.'.join(key)}]"
+        yield from self.settings(key, table, is_live)
+        for name in type(table).model_fields:
+            for below, one, set_there in self.tables(key, table, name):
+                yield ""
+                if not set_there:
+                    yield from _prose(one.__doc__ or "")
+                yield from self.table(below, one, set_there and is_live)
+
+    def settings(self, key: Key, table: Table, is_table_live: bool = True) -> Iterator[str]:
         """The lines of a table's own values."""
         model = type(table)
         plain = table.model_dump(mode="json")
         for name, field in model.model_fields.items():
-            value = getattr(table, name)
-            if isinstance(value, Table) or (isinstance(value, dict) and (name in ("key", *Config.model_fields))):
+            if not _is_value(inside(model, name)):
                 continue
             setting, is_live = self._setting(table, name, field, plain[name])
             is_new = (model, name) not in self._described
@@ -137,14 +142,25 @@ class _Printer:
             if is_new and isinstance(field.json_schema_extra, dict):
                 yield f"# {field.json_schema_extra['group']}:"
             yield from _prose(self._notes.get((*key, name), ""))
-            yield from _commented(setting if is_live else f"#{setting}", field.description if is_new else "")
+            setting = setting if is_live and is_table_live else f"#{setting}"
+            yield from _commented(setting, field.description if is_new else "")
 
     def _setting(self, table: Table, name: str, field: FieldInfo, plain: Any) -> tuple[str, bool]:
         """`port = 25`, and whether it is in force as it stands there."""
         is_live = name in table.model_fields_set or field.is_required()
-        if getattr(table, name) is None or name == "password" or (not is_live and field.examples):
+        is_secret = inside(type(table), name) is Leaf.SECRET
+        if getattr(table, name) is None or is_secret or (not is_live and field.examples):
             is_live, plain = False, (field.examples or [""])[0]
         return f"{name} = {toml(plain)}", is_live
+
+    def _example(self, key: Key, kind: Kind | None, field: FieldInfo) -> Iterator[tuple[Key, Table, bool]]:
+        example = (field.examples or [None])[0]
+        if isinstance(kind, Named) and isinstance(kind.inside, type) and example:
+            ((own, example),) = example.items()
+            key, kind = (*key, own), kind.inside
+        if isinstance(kind, type) and example and not any(model is kind for model, _ in self._described):
+            # As from a file: text becomes a path or an enum.
+            yield key, kind.model_validate_json(json.dumps(example)), False
 
 
 def toml(value: Any) -> str:
@@ -155,6 +171,10 @@ def toml(value: Any) -> str:
         return "[" + ", ".join(toml(one) for one in value) + "]"
     # JSON's strings are TOML's basic strings, but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _is_value(kind: Kind | None) -> bool:
+    return isinstance(kind, Leaf) or (isinstance(kind, Named) and isinstance(kind.inside, Leaf))
 
 
 def _applies(table: Table, name: str) -> bool:

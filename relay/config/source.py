@@ -23,13 +23,14 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from relay.config import shipped
-from relay.config.checks import World, check, this_world
+from relay.config.checks import check
 from relay.config.environment import Setting, from_command_line, from_environment, reason
 from relay.config.explain import explain
-from relay.config.files import File, exposed
-from relay.config.models import Config
+from relay.config.files import File, exposed, secret_in
+from relay.config.finding import World, this_world
+from relay.config.models import Config, Hop, OAuth2
 from relay.config.place import Places
-from relay.config.shape import Key, Leaf, leaves
+from relay.config.shape import Key, Leaf, kind_of, leaves
 from relay.errors import ConfigError, Problem
 
 DEFAULT = Path("config.toml")
@@ -86,7 +87,7 @@ def read(
         problems += [Problem(source, "", fault)] if fault else []
     if problems or config is None:
         raise ConfigError(*problems)
-    return Loaded(_with_passwords(config, world), source, tuple(warnings))
+    return Loaded(_with_secrets(config, world), source, tuple(warnings))
 
 
 def _read_text(path: Path) -> tuple[str, File]:
@@ -162,9 +163,10 @@ class _Layers:
         table[name] = setting.value
         self._outside[setting.key] = setting
         # A password that outranks the file's outranks its password_file too, and the other way round.
-        twin = {"password": "password_file", "password_file": "password"}.get(name)
-        if twin is not None and (*above, twin) not in new:
-            table.pop(twin, None)
+        for twin in (f"{name}_file", name.removesuffix("_file")):
+            is_pair = twin != name and Leaf.SECRET in (kind_of(setting.key), kind_of((*above, twin)))
+            if is_pair and (*above, twin) not in new:
+                table.pop(twin, None)
 
     def make_absolute(self, folder: Path) -> None:
         self._tree.setdefault("data", str(Config.model_fields["data"].default))
@@ -213,12 +215,18 @@ class _Layers:
         return setting is not None and setting.secret
 
 
-def _with_passwords(config: Config, world: World) -> Config:
-    """`config` with each password_file's content as the password, so that no one else reads files."""
-    hops = {}
-    for name, hop in config.hop.items():
-        password = hop.password
-        if hop.password_file is not None:
-            password = SecretStr(world.read(hop.password_file).content.decode().rstrip("\r\n"))
-        hops[name] = hop.model_copy(update={"password": password})
-    return config.model_copy(update={"hop": hops})
+def _with_secrets(config: Config, world: World) -> Config:
+    """`config` with the content of each password_file and the like as the password, so that no one else reads files."""
+    return config.model_copy(update={"hop": {name: _filled(hop, world) for name, hop in config.hop.items()}})
+
+
+def _filled(table: Hop | OAuth2, world: World) -> Hop | OAuth2:
+    found: dict[str, object] = {}
+    for name in type(table).model_fields:
+        value = getattr(table, name)
+        if isinstance(value, OAuth2):
+            found[name] = _filled(value, world)
+        path = getattr(table, f"{name}_file", None)
+        if isinstance(path, Path):
+            found[name] = SecretStr(secret_in(world.read(path)))
+    return table.model_copy(update=found)

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 _DURATION = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SIZE = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _NUMBER = r"[0-9]{1,18}(\.[0-9]{1,40})?"  # so that no quantity is infinite
+_TOO_MUCH = 10**18  # octets or seconds; what is printed in the smallest unit still has no more than 18 digits
 _QUANTITY = re.compile(rf"({_NUMBER}) ?([A-Za-z]+)\Z")
 
 
@@ -56,7 +57,10 @@ def _parse(text: object, units: Mapping[str, float], wanted: str) -> float:
     found = _QUANTITY.match(text) if isinstance(text, str) else None
     if found is None or found[3] not in units:
         raise ValueError(f"write {wanted}")
-    return float(found[1]) * units[found[3]]
+    amount = float(found[1]) * units[found[3]]
+    if amount >= _TOO_MUCH:
+        raise ValueError(f"write {wanted}; this is more than there is")
+    return amount
 
 
 Duration = Annotated[

@@ -1,6 +1,7 @@
 """Setting up one connection: TCP, TLS, EHLO and AUTH by aiosmtplib, each step under its own timeout.
 
-STANDARDS  RFC 5321 §3.1, §3.2 (greeting, EHLO, HELO), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 8305.
+STANDARDS  RFC 5321 §3.1, §3.2 (greeting, EHLO, HELO), RFC 2033 §4.1 (LHLO), RFC 3207 (STARTTLS),
+           RFC 4954 (AUTH), RFC 7628 (OAUTHBEARER), RFC 8305.
 TRUSTS     nothing said before TLS: EHLO is asked again, octets behind the 220 to STARTTLS are dropped.
            `required` and `implicit` believe verified certificates only. `opportunistic` believes any,
            and goes on in plain where TLS fails: it helps against listeners, not against forgers.
@@ -22,8 +23,11 @@ import aiohappyeyeballs
 import aiosmtplib
 
 from relay.clock import Clock
-from relay.config.models import Hop, HopTls, Timeout
+from relay.config.models import Hop, HopKind, HopTls, Identify, Timeout
+from relay.envelope import Client
+from relay.forward import oauth
 from relay.forward.connection import Connection
+from relay.forward.identify import check_offered, proxy_header
 from relay.forward.replies import HopReply
 from relay.forward.trouble import Fault, Phase, Trouble, refusal
 
@@ -33,33 +37,42 @@ _VERIFIED = (HopTls.REQUIRED, HopTls.IMPLICIT)
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """What all connections of a hop have in common. hostname: our own, by which we know ourselves."""
+    """What all connections of a hop have in common. hostname: our own, by which we know ourselves.
+
+    tokens: what to log in with instead of the password; None where there is no OAuth.
+    """
 
     hop: Hop
     timeout: Timeout
     hostname: str
     context: ssl.SSLContext | None
     password: str
+    tokens: oauth.Tokens | None
     clock: Clock
 
-    async def connect(self, host: str, until: float, tls_failed: Callable[[Trouble], None]) -> Connection:
+    async def connect(
+        self, host: str, client: Client | None, until: float, tls_failed: Callable[[Trouble], None]
+    ) -> Connection:
         """An open connection, greeted and logged in. Raises Trouble.
 
+        client: who is named in the PROXY header of a hop that wants one.
         tls_failed: told why an opportunistic hop that offers STARTTLS is spoken to in plain after all.
         """
         if self.hop.tls is HopTls.OPPORTUNISTIC:
             try:
-                return await self._connect(host, until, starttls=True)
+                return await self._connect(host, client, until, starttls=True)
             except Trouble as trouble:
                 if trouble.phase is not Phase.STARTTLS:
                     raise
                 tls_failed(trouble)
-            return await self._connect(host, until, starttls=False)
-        return await self._connect(host, until, starttls=self.hop.tls is HopTls.REQUIRED)
+            return await self._connect(host, client, until, starttls=False)
+        return await self._connect(host, client, until, starttls=self.hop.tls is HopTls.REQUIRED)
 
-    async def _connect(self, host: str, until: float, *, starttls: bool) -> Connection:
+    async def _connect(self, host: str, proxied: Client | None, until: float, *, starttls: bool) -> Connection:
         async with self._phase(Phase.CONNECT, self.timeout.connect, until):
             sock = await self._socket(host)
+            if self.hop.identify is Identify.PROXY_V2:
+                await _say_first(sock, proxied)
         client = aiosmtplib.SMTP(
             hostname=host,
             sock=sock,
@@ -77,8 +90,13 @@ class Connector:
             if starttls and await self._starttls(client, host, until):
                 await self._ehlo(client, until)
             if self.hop.username is not None:
-                await self._login(client, self.hop.username, until)
-            return self._take_over(client, host)
+                await self._login(client, host, self.hop.username, until)
+            if self.hop.identify is Identify.XCLIENT:
+                check_offered(client.esmtp_extensions.get("xclient", ""))
+            connection = self._take_over(client, host)
+            if self.hop.identify is Identify.PROXY_V2:
+                connection.client = proxied
+            return connection
         except BaseException as error:
             if isinstance(error, Trouble) and error.reply is not None and client.is_connected:
                 self._take_over(client, host).quit(self.timeout.quit)
@@ -103,15 +121,24 @@ class Connector:
     async def _ehlo(self, client: aiosmtplib.SMTP, until: float) -> None:
         async with self._phase(Phase.EHLO, self.timeout.ehlo, until, client):
             try:
-                reply = await client.ehlo()
+                reply = await (self._lhlo(client) if self.hop.kind is HopKind.LMTP else client.ehlo())
             except aiosmtplib.SMTPHeloError as error:
-                if error.code not in (500, 502) or not client.is_connected:
+                if error.code not in (500, 502) or not client.is_connected or self.hop.kind is HopKind.LMTP:
                     raise
                 reply = await client.helo()  # RFC 5321 §3.2: a server from before 1993
+            if self.hop.kind is HopKind.LMTP:
+                return  # we are no LMTP server, and one on this machine may well bear our name
             said = reply.message.split(maxsplit=1)
             # A bare name such as localhost is everybody's, and proves nothing.
             if said and "." in self.hostname and said[0].lower() == self.hostname.lower():
                 raise Trouble(Phase.EHLO, Fault.SETTINGS, "the next hop is this relay, or bears its name")
+
+    async def _lhlo(self, client: aiosmtplib.SMTP) -> aiosmtplib.SMTPResponse:
+        reply = await client.execute_command(b"LHLO", (self.hop.ehlo or self.hostname).encode())
+        if reply.code != 250:
+            raise aiosmtplib.SMTPHeloError(reply.code, reply.message)
+        client.last_ehlo_response = reply  # which it takes its extensions from
+        return reply
 
     async def _starttls(self, client: aiosmtplib.SMTP, host: str, until: float) -> bool:
         if not client.supports_extension("starttls"):
@@ -122,12 +149,14 @@ class Connector:
             await client.starttls(server_hostname=host)
         return True
 
-    async def _login(self, client: aiosmtplib.SMTP, username: str, until: float) -> None:
+    async def _login(self, client: aiosmtplib.SMTP, host: str, username: str, until: float) -> None:
         async with self._phase(Phase.AUTH, self.timeout.auth, until, client):
             peer = client.get_transport_info("peername")[0].partition("%")[0]
             if self.hop.tls not in _VERIFIED and not ip_address(peer).is_loopback:
                 raise Trouble(Phase.AUTH, Fault.SETTINGS, "a login needs tls required or implicit")
-            if "plain" in client.server_auth_methods:
+            if self.tokens is not None:
+                await oauth.log_in(client, self.tokens, username, (host, self.hop.port))
+            elif "plain" in client.server_auth_methods:
                 await client.auth_plain(username, self.password)
             elif "login" in client.server_auth_methods:
                 await client.auth_login(username, self.password)
@@ -173,6 +202,16 @@ class Connector:
         return Connection(
             transport, self.clock, host, tls.version() or "" if tls else "", dict(client.esmtp_extensions)
         )
+
+
+async def _say_first(sock: socket, client: Client | None) -> None:
+    """The PROXY header, before TLS and before the greeting."""
+    try:
+        host, port = sock.getpeername()[:2]
+        await asyncio.get_running_loop().sock_sendall(sock, proxy_header(client, host, port))
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _refused(phase: Phase, error: aiosmtplib.SMTPResponseException) -> Trouble:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from relay.clock import Clock
+from relay.envelope import Client
 from relay.forward.replies import HopReply, ReplyReader
 from relay.forward.trouble import Fault, Phase, Trouble, refusal
 
@@ -23,6 +24,9 @@ class Connection(asyncio.Protocol):
     host:       as configured. tls: `TLSv1.3`, or "" in plain.
     extensions: EHLO keywords in lower case, with their parameters.
     messages:   transactions completed on it.
+    client:     whose it is by its PROXY header; None when there is none, or it names us.
+    xclient:    the XCLIENT attributes that were offered to ourselves, `NAME ADDR`.
+    introduced: the XCLIENT commands last taken on it.
     closed:     done once the socket is closed, never with an exception.
     """
 
@@ -31,6 +35,9 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.host, self.tls, self.extensions = host, tls, extensions
         self.messages = 0
+        self.client: Client | None = None
+        self.xclient = extensions.get("xclient", "")
+        self.introduced: tuple[bytes, ...] = ()
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._transport = transport

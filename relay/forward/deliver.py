@@ -6,25 +6,31 @@ Past `connect.py` and `connection.py` nobody knows aiosmtplib; past this file no
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from relay.address import Address
 from relay.capabilities import EVERYTHING, Capabilities
 from relay.clock import Clock
-from relay.config.models import Hop, HopTls, Timeout
-from relay.envelope import Envelope
+from relay.config.models import Hop, HopKind, HopTls, Identify, Timeout
+from relay.envelope import Client, Envelope
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 from relay.forward.connect import Connector
 from relay.forward.connection import Connection
+from relay.forward.dialogue import Dialogue
+from relay.forward.identify import introduce
+from relay.forward.oauth import Tokens
 from relay.forward.pool import Pool
-from relay.forward.transaction import Transaction
+from relay.forward.transaction import Transaction, inquire
 from relay.forward.trouble import Fault, Phase, Trouble, Verdict, judge, row_for
 from relay.message import Message
 from relay.outcome import Outcome, Result
+
+T = TypeVar("T")
 
 _SET_ASIDE = 30.0  # seconds for which a host that took no connection is tried after the others
 
@@ -37,14 +43,17 @@ _EVENTS = {
 
 
 class SmtpHop:
-    """A next hop that speaks SMTP.
+    """A next hop that speaks SMTP or LMTP.
 
-    Reads its certificates and its password once; raises ConfigError if one of them cannot be used.
+    Reads its certificates and its secrets once; raises ConfigError if one of them cannot be used.
     """
 
     def __init__(self, name: str, hop: Hop, timeout: Timeout, hostname: str, clock: Clock, record: Record) -> None:
         self._name, self._hop, self._timeout, self._clock, self._record = name, hop, timeout, clock, record
-        self._connector = Connector(hop, timeout, hostname, _context(name, hop), _password(name, hop), clock)
+        self._ehlo = hop.ehlo or hostname
+        self._tokens = Tokens(name, hop.oauth2, timeout.auth, clock, record) if hop.oauth2 else None
+        context, password = _context(name, hop), _password(name, hop)
+        self._connector = Connector(hop, timeout, hostname, context, password, self._tokens, clock)
         self._pool = Pool(hop, timeout, clock, self._open)
         self._set_aside: dict[str, float] = {}  # host: until when
         self._capabilities = EVERYTHING
@@ -59,13 +68,29 @@ class SmtpHop:
     ) -> tuple[Outcome, ...]:
         """As `relay.outcome.NextHop` says. Several hosts are tried in turn, but only before MAIL."""
         started = self._clock.monotonic()
-        host, tls, verdicts = await self._attempt(envelope, message, recipients, until, fresh=False)
+        is_lmtp = self._hop.kind is HopKind.LMTP
+
+        async def send(dialogue: Dialogue) -> tuple[Verdict, ...]:
+            return await Transaction(dialogue, envelope, message, recipients, is_lmtp=is_lmtp).run()
+
+        host, tls, said = await self._attempt(envelope, until, send)
+        verdicts = (judge(said),) * len(recipients) if isinstance(said, Trouble) else said
         outcomes = tuple(
             Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
             for recipient, verdict in zip(recipients, verdicts, strict=True)
         )
         self._tell(envelope.id, outcomes, tls, self._clock.monotonic() - started)
         return outcomes
+
+    async def ask(self, envelope: Envelope, recipient: Address, until: float) -> Outcome:
+        """As `relay.outcome.NextHop` says."""
+
+        async def send(dialogue: Dialogue) -> Verdict:
+            return await inquire(dialogue, recipient)
+
+        host, _, said = await self._attempt(envelope, until, send)
+        verdict = judge(said) if isinstance(said, Trouble) else said
+        return Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -76,37 +101,49 @@ class SmtpHop:
             self._pool.give(await self._pool.take(self._clock.monotonic() + self._timeout.client_patience, ""))
 
     async def close(self) -> None:
+        """Take leave on idle connections. What is in flight goes on, and so does what comes late."""
         await self._pool.close()
+        if self._tokens is not None:
+            await self._tokens.close()
 
     async def _attempt(
-        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float, *, fresh: bool
-    ) -> tuple[str, str, tuple[Verdict, ...]]:
-        """The host, the TLS version, and a verdict a recipient."""
+        self,
+        envelope: Envelope,
+        until: float,
+        send: Callable[[Dialogue], Awaitable[T]],
+        *,
+        fresh: bool = False,
+    ) -> tuple[str, str, T | Trouble]:
+        """The host, the TLS version, and what came of it."""
         try:
-            connection = await self._pool.take(until, envelope.id, fresh=fresh)
+            connection = await self._pool.take(until, envelope.id, envelope.client, fresh=fresh)
         except Trouble as trouble:
-            return trouble.host, "", (judge(trouble),) * len(recipients)
+            return trouble.host, "", trouble
         try:
-            transaction = Transaction(connection, envelope, message, recipients, until, self._timeout, self._clock)
-            verdicts = await transaction.run()
+            dialogue = Dialogue(connection, until, self._timeout, self._clock)
+            if self._hop.identify is Identify.XCLIENT:
+                await introduce(dialogue, self._hop.kind, envelope.client, self._ehlo)
+            said = await send(dialogue)
         except Trouble as trouble:
             self._pool.drop(connection)
             if trouble.is_stale and connection.messages:  # a fresh one has carried none
-                return await self._attempt(envelope, message, recipients, until, fresh=True)
-            return connection.host, connection.tls, (judge(trouble),) * len(recipients)
+                return await self._attempt(envelope, until, send, fresh=True)
+            if trouble.phase is Phase.IDENTIFY:
+                self._tell_trouble(envelope.id, connection.host, trouble)
+            return connection.host, connection.tls, trouble
         except BaseException:  # cancelled, or our own mistake: who knows what the hop has heard
             self._pool.drop(connection)
             raise
         self._pool.give(connection)
-        return connection.host, connection.tls, verdicts
+        return connection.host, connection.tls, said
 
-    async def _open(self, until: float, id: str) -> Connection:
+    async def _open(self, until: float, id: str, client: Client | None) -> Connection:
         """A connection to the first host that gives one. Raises the Trouble of the last."""
         now = self._clock.monotonic()
         last = Trouble(Phase.CONNECT, Fault.SETTINGS, "the hop has no host")
         for host in sorted(self._hop.host, key=lambda host: self._set_aside.get(host, 0.0) > now):
             try:
-                connection = await self._connector.connect(host, until, partial(self._tell_trouble, id, host))
+                connection = await self._connector.connect(host, client, until, partial(self._tell_trouble, id, host))
             except Trouble as trouble:
                 trouble.host = host
                 self._set_aside[host] = self._clock.monotonic() + _SET_ASIDE

@@ -1,4 +1,8 @@
-"""The open connections of one hop: reused, capped, closed when idle; whoever waits is served in turn."""
+"""The open connections of one hop: reused, capped, closed when idle; whoever waits is served in turn.
+
+Where the hop was told who the client is (`identify.py`), a connection may be of no use to another client:
+all that another can have of it is its slot.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,30 @@ from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
 from relay.config.models import Hop, Timeout
+from relay.envelope import Client
 from relay.forward.connection import Connection
+from relay.forward.identify import is_for
 from relay.forward.trouble import Fault, Phase, Trouble
 
 
 class Pool:
     """A slot is taken from before a connection is opened until its socket is closed.
 
-    open: opens a connection until (monotonic); its second argument is the id that asks for it.
+    open: opens a connection until (monotonic), for the id that asks for it, for a client.
     """
 
     def __init__(
-        self, hop: Hop, timeout: Timeout, clock: Clock, open: Callable[[float, str], Awaitable[Connection]]
+        self,
+        hop: Hop,
+        timeout: Timeout,
+        clock: Clock,
+        open: Callable[[float, str, Client | None], Awaitable[Connection]],
     ) -> None:
         self._hop, self._timeout, self._clock, self._open = hop, timeout, clock, open
         self._slots = 0  # taken
         self._idle: deque[tuple[float, Connection]] = deque()  # since when; the freshest at the right
-        # Each is given a connection, or None: a slot in which it opens one.
-        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        # For whom; each is given a connection, or None: a slot in which it opens one.
+        self._waiting: deque[tuple[Client | None, asyncio.Future[Connection | None]]] = deque()
         self._leaving: set[Connection] = set()  # their sockets are not closed yet
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
@@ -35,19 +45,21 @@ class Pool:
         """Open ones, and those being opened or closed."""
         return self._slots
 
-    async def take(self, until: float, id: str, *, fresh: bool = False) -> Connection:
+    async def take(self, until: float, id: str, client: Client | None = None, *, fresh: bool = False) -> Connection:
         """A connection for one transaction; `give` or `drop` it. Raises Trouble.
 
-        fresh: not one that has been used before.
+        client: for whom; None for ourselves. fresh: not one that has been used before.
         """
-        connection = None if fresh or self._waiting else self._take_idle()
+        connection = None if fresh or self._waiting else self._take_idle(client)
         while connection is None:
             if self._slots < self._hop.connections and not self._waiting:
                 self._slots += 1
             else:
-                connection = await self._turn(until)
+                if self._idle:  # of no use here, but its slot is
+                    self._leave(self._idle.popleft()[1])
+                connection = await self._turn(until, client)
             if connection is None:
-                return await self._open_in_slot(until, id)
+                return await self._open_in_slot(until, id, client)
             if fresh:
                 self._leave(connection)  # and wait for its slot
                 connection = None
@@ -81,24 +93,29 @@ class Pool:
 
     # --- inside ---
 
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
-            _, connection = self._idle.pop()
-            if connection.is_usable:
-                return connection
-            self.drop(connection)
+    def _take_idle(self, client: Client | None) -> Connection | None:
+        for entry in reversed([*self._idle]):
+            connection = entry[1]
+            if self._is_for(connection, client):
+                self._idle.remove(entry)
+                if connection.is_usable:
+                    return connection
+                self.drop(connection)
         return None
+
+    def _is_for(self, connection: Connection, client: Client | None) -> bool:
+        return is_for(self._hop.identify, connection, client)
 
     def _leave(self, connection: Connection) -> None:
         if not connection.closed.done():
             self._leaving.add(connection)
             connection.quit(self._timeout.quit)
 
-    async def _turn(self, until: float) -> Connection | None:
+    async def _turn(self, until: float, client: Client | None) -> Connection | None:
         """Wait for a connection that another gives back, or (None) for a slot."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[Connection | None] = loop.create_future()
-        self._waiting.append(turn)
+        self._waiting.append((client, turn))
         timer = loop.call_later(max(0.0, until - self._clock.monotonic()), _expire, turn)
         try:
             return await turn
@@ -115,9 +132,9 @@ class Pool:
         else:
             self._free_slot()
 
-    async def _open_in_slot(self, until: float, id: str) -> Connection:
+    async def _open_in_slot(self, until: float, id: str, client: Client | None) -> Connection:
         try:
-            connection = await self._open(until, id)
+            connection = await self._open(until, id, client)
         except BaseException:
             self._free_slot()
             raise
@@ -135,7 +152,7 @@ class Pool:
     def _free_slot(self) -> None:
         self._slots -= 1
         while self._waiting:
-            turn = self._waiting.popleft()
+            _, turn = self._waiting.popleft()
             if not turn.done():
                 self._slots += 1
                 turn.set_result(None)
@@ -143,9 +160,15 @@ class Pool:
 
     def _hand_on(self, connection: Connection) -> bool:
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
+            client, turn = self._waiting[0]
+            if turn.done():
+                self._waiting.popleft()
+            elif self._is_for(connection, client):
+                self._waiting.popleft()
                 turn.set_result(connection)
+                return True
+            else:  # its slot goes to who is first in turn, once it is closed
+                self._leave(connection)
                 return True
         return False
 

@@ -1,50 +1,99 @@
-"""What a next hop answered for one recipient when the recipients of a message disagreed.
+"""What a next hop answered for each recipient when the recipients of a message disagreed.
 
-A proxied client gets one reply for all its recipients. When they disagree nothing is sent, the
-client gets a 451 and each refusal is kept here, so that its retry hears them at RCPT, one by one,
-and the rest of the message goes through. A refusal is told once: after that the hop is asked again.
+A proxied client gets one reply for all its recipients. When they disagree it gets a 451, and its retry
+settles the matter: at RCPT it hears each refusal that is the hop's own, and the rest of the message goes
+through. From an SMTP hop nobody has the message then. From an LMTP hop some may (RFC 2033 §4.2): they
+are known by the content as the client sent it, and do not get it twice.
+
+Each thing is told once. After that the hop is asked again, and the same content is a mail of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
 
 from relay.address import Address
 from relay.clock import Clock
 from relay.envelope import Envelope
-from relay.outcome import Outcome
+from relay.outcome import Outcome, Result
 from relay.reply import DISAGREE, Reply
 
-LIFETIME = 3600.0  # seconds; a client's first retry comes well before
-MAX_KEPT = 10_000
+LIFETIME = 3600.0  # seconds for a refusal; a client's first retry comes well before
+DELIVERED_LIFETIME = 86400.0  # it may come later, and a second copy is worse than a second question
+MAX_KEPT = 10_000  # of each
 
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 _Key = tuple[str, str, str]  # client (login or address), reverse-path, recipient
 
 
 class Remembered:
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._kept: OrderedDict[_Key, tuple[float, Reply]] = OrderedDict()
+        self._refused: _Kept[_Key, Reply] = _Kept(clock, LIFETIME)
+        self._delivered: _Kept[tuple[_Key, bytes], Outcome] = _Kept(clock, DELIVERED_LIFETIME)
+
+    def __len__(self) -> int:
+        return len(self._refused) + len(self._delivered)
+
+    async def keep(self, envelope: Envelope, outcomes: Iterable[Outcome], content: bytes | bytearray) -> None:
+        """Remember each refusal that is the hop's own, and who has the message. content: as it came."""
+        delivered = []
+        for outcome in outcomes:
+            if outcome.result is Result.DELIVERED:
+                delivered.append(outcome)
+            elif outcome.result is not Result.AMBIGUOUS and outcome.reply != DISAGREE:
+                self._refused.put(_key(envelope, outcome.recipient), outcome.reply)
+        if delivered:
+            digest = await _digest(content)
+            for outcome in delivered:
+                self._delivered.put((_key(envelope, outcome.recipient), digest), outcome)
+
+    def take(self, envelope: Envelope, recipient: Address) -> Reply | None:
+        """The refusal to tell now, which is then forgotten; None if there is none."""
+        return self._refused.pop(_key(envelope, recipient))
+
+    async def settled(
+        self, envelope: Envelope, recipients: Iterable[Address], content: bytes | bytearray
+    ) -> dict[Address, Outcome]:
+        """Those who have this content already, which is then forgotten."""
+        if not len(self._delivered):
+            return {}  # nearly always, and then nothing is hashed
+        digest = await _digest(content)
+        found = {one: self._delivered.pop((_key(envelope, one), digest)) for one in dict.fromkeys(recipients)}
+        return {recipient: outcome for recipient, outcome in found.items() if outcome is not None}
+
+
+class _Kept(Generic[K, V]):
+    """The newest MAX_KEPT, each for a time."""
+
+    def __init__(self, clock: Clock, lifetime: float) -> None:
+        self._clock, self._lifetime = clock, lifetime
+        self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, envelope: Envelope, outcomes: Iterable[Outcome]) -> None:
-        """Remember each refusal that is the hop's own."""
-        until = self._clock.monotonic() + LIFETIME
-        for outcome in outcomes:
-            if outcome.reply != DISAGREE and not outcome.reply.is_positive:
-                self._kept[_key(envelope, outcome.recipient)] = until, outcome.reply
-        while len(self._kept) > MAX_KEPT:
+    def put(self, key: K, value: V) -> None:
+        now = self._clock.monotonic()
+        self._kept.pop(key, None)
+        self._kept[key] = now + self._lifetime, value
+        while len(self._kept) > MAX_KEPT or next(iter(self._kept.values()))[0] <= now:
             self._kept.popitem(last=False)
 
-    def take(self, envelope: Envelope, recipient: Address) -> Reply | None:
-        """The refusal to tell now, which is then forgotten; None if there is none."""
-        until, reply = self._kept.pop(_key(envelope, recipient), (0.0, None))
-        return reply if until > self._clock.monotonic() else None
+    def pop(self, key: K) -> V | None:
+        until, value = self._kept.pop(key, (0.0, None))
+        return value if until > self._clock.monotonic() else None
 
 
 def _key(envelope: Envelope, recipient: Address) -> _Key:
     client = envelope.client
     return client.login or str(client.ip), str(envelope.reverse_path or ""), str(recipient)
+
+
+async def _digest(content: bytes | bytearray) -> bytes:
+    """SHA-256, off the loop: 25 MiB take some 20 ms."""
+    return await asyncio.to_thread(lambda: hashlib.sha256(content).digest())

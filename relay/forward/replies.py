@@ -77,3 +77,9 @@ class ReplyReader:
         if b"\n" in self._buffer:
             return "not an SMTP reply"
         return ""
+
+
+def extensions(reply: HopReply) -> dict[str, str]:
+    """What a reply to EHLO or LHLO offers (RFC 5321 §4.1.1.1): keyword in lower case, to its parameters."""
+    lines = (line.decode("ascii", "replace").strip().partition(" ") for line in reply.lines[1:])
+    return {keyword.lower(): parameters for keyword, _, parameters in lines if keyword}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
-from relay.address import Address, domain_key
+from relay.address import Address, domain_key, parse_mailbox
 from relay.config.models import Route
 from relay.envelope import Envelope
 
@@ -12,14 +14,19 @@ from relay.envelope import Envelope
 def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) -> str | None:
     """The name of the hop of the first route, from the top, all of whose conditions hold; None if none does.
 
-    Domains compare as lower-case A-labels. The sender domain of `<>` is "".
+    Domains compare as lower-case A-labels. The sender domain of `<>` is "", and of the senders only "*" is `<>`.
     """
-    sender = envelope.reverse_path.domain_key if envelope.reverse_path else ""
+    client, sender, domain = envelope.client, envelope.reverse_path, recipient.domain_key
+    sender_domain = sender.domain_key if sender else ""
+    senders = {"*", f"@{sender_domain}", sender.key} if sender else {"*"}
     for route in routes.values():
+        keys = _keys(route)
         if (
-            (not route.listener or envelope.client.listener in route.listener)
-            and (not route.sender_domain or sender in map(domain_key, route.sender_domain))
-            and (not route.recipient_domain or recipient.domain_key in map(domain_key, route.recipient_domain))
+            (not route.listener or client.listener in route.listener)
+            and (not route.login or client.login in route.login)
+            and (not keys.recipient_domains or domain in keys.recipient_domains)
+            and (not keys.sender_domains or sender_domain in keys.sender_domains)
+            and (not keys.senders or not keys.senders.isdisjoint(senders))
         ):
             return route.hop
     return None
@@ -28,3 +35,27 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
 def reachable(routes: Mapping[str, Route], listener: str) -> set[str]:
     """The names of the hops that mail from `listener` may go to."""
     return {route.hop for route in routes.values() if not route.listener or listener in route.listener}
+
+
+class _Keys(NamedTuple):
+    """A route's names in the forms that are compared. senders: keys of addresses, `@` and a domain's key, or `*`."""
+
+    senders: frozenset[str]
+    sender_domains: frozenset[str]
+    recipient_domains: frozenset[str]
+
+
+@lru_cache(1024)  # routes come from the configuration, and this runs for every RCPT
+def _keys(route: Route) -> _Keys:
+    return _Keys(
+        frozenset(map(_sender_key, route.sender)),
+        frozenset(map(domain_key, route.sender_domain)),
+        frozenset(map(domain_key, route.recipient_domain)),
+    )
+
+
+def _sender_key(sender: str) -> str:
+    """As `accept.login.may_send_as` understands it: an address, `@domain` without its subdomains, or `*`."""
+    if sender == "*":
+        return sender
+    return f"@{domain_key(sender[1:])}" if sender.startswith("@") else parse_mailbox(sender.encode(), utf8=True).key

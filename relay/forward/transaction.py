@@ -1,9 +1,9 @@
 """One mail transaction on an open connection: exact bytes out, a verdict a recipient back.
 
 STANDARDS  RFC 5321 §3.3, §4.1.1.2–4, §4.5.2 (transparency), §4.5.3.2 (timeouts), RFC 2920 (PIPELINING),
-           RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8).
-TRUSTS     that addresses were parsed by `relay.address` and that content has CRLF line ends only
-           (`accept/wire.py`): neither is looked at again here.
+           RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 3461 (DSN), RFC 2033 (LMTP).
+TRUSTS     that addresses were parsed by `relay.address`, DSN parameters by `accept/dsn.py`, and that
+           content has CRLF line ends only (`accept/wire.py`): none of it is looked at again here.
 FAILS      Trouble, after which the connection must not be used again. A refusal is a Verdict.
 """
 
@@ -12,77 +12,65 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from relay.address import Address
-from relay.clock import Clock
-from relay.config.models import Timeout
-from relay.envelope import Envelope
-from relay.forward.connection import Connection
-from relay.forward.replies import HopReply
+from relay.envelope import Envelope, Notify
+from relay.forward.dialogue import Dialogue
 from relay.forward.trouble import Fault, Phase, Trouble, Verdict, judge, refusal
 from relay.message import CHUNK, Message
 from relay.outcome import Result
-from relay.reply import DISAGREE, EIGHT_BIT_HOP, TOO_BIG_HOP, UTF8_HOP, from_hop
+from relay.reply import DISAGREE, EIGHT_BIT_HOP, RECIPIENT_OK, TOO_BIG_HOP, UTF8_HOP, from_hop
 
 _DATA = b"DATA\r\n"
 
 
 class Transaction:
-    """until: monotonic; our final dot is not written after it, and every wait before it ends by then."""
+    """until of the dialogue: our final dot is not written after it.
+
+    is_lmtp: the hop answers the final dot once for each recipient (RFC 2033 §4.2).
+    """
 
     def __init__(
         self,
-        connection: Connection,
+        dialogue: Dialogue,
         envelope: Envelope,
         message: Message,
         recipients: Sequence[Address],
-        until: float,
-        timeout: Timeout,
-        clock: Clock,
+        *,
+        is_lmtp: bool,
     ) -> None:
-        self._connection, self._message, self._recipients = connection, message, recipients
-        self._envelope = envelope
-        self._until, self._timeout, self._clock = until, timeout, clock
-        self._pipelining = "pipelining" in connection.extensions
+        self._dialogue, self._connection, self._timeout = dialogue, dialogue.connection, dialogue.timeout
+        self._envelope, self._message, self._recipients = envelope, message, recipients
+        self._replies = len(recipients) if is_lmtp else 1  # to the final dot
 
     async def run(self) -> tuple[Verdict, ...]:
         """A verdict a recipient, in their order. Raises Trouble."""
-        parameters = mail_parameters(self._connection.extensions, self._envelope, self._message, self._recipients)
+        dialogue, extensions = self._dialogue, self._connection.extensions
+        parameters = mail_parameters(extensions, self._envelope, self._message, self._recipients)
         if isinstance(parameters, Verdict):
             return self._for_all(parameters)
         mail = b"MAIL FROM:<%s>%s\r\n" % (str(self._envelope.reverse_path or "").encode(), parameters)
-        rcpts = [b"RCPT TO:<%s>\r\n" % str(recipient).encode() for recipient in self._recipients]
+        rcpts = [
+            b"RCPT TO:<%s>%s\r\n" % (str(recipient).encode(), rcpt_parameters(extensions, self._envelope, recipient))
+            for recipient in self._recipients
+        ]
         # A pipelined DATA commits us to content before we know who takes it. With a single recipient
-        # that is harmless: nobody takes it, nothing is sent (`_end`).
-        early_data = self._pipelining and len(rcpts) == 1
-        if self._pipelining:
-            commands = [mail, *rcpts, _DATA] if early_data else [mail, *rcpts]
-            self._connection.send(b"".join(commands), len(commands))
+        # that is harmless: nobody takes it, nothing is sent (`Dialogue.end`).
+        early_data = dialogue.is_pipelining and len(rcpts) == 1
+        dialogue.send_ahead(mail, *rcpts, *[_DATA] * early_data)
 
-        if refused := await self._ask(Phase.MAIL, mail, self._timeout.mail):
+        if refused := await dialogue.ask(Phase.MAIL, mail, self._timeout.mail):
             return await self._end(self._for_all(judge(refused)))
-        answers = [await self._ask(Phase.RCPT, rcpt, self._timeout.rcpt) for rcpt in rcpts]
+        answers = [await dialogue.ask(Phase.RCPT, rcpt, self._timeout.rcpt) for rcpt in rcpts]
         if any(answers):
+            # With LMTP too: those who were accepted could have the message now, but one more 451 is all the
+            # client would hear of it, and its retry finds everybody's answer known in either case.
             return await self._end(tuple(judge(answer) if answer else _NOT_SENT for answer in answers))
         if not early_data:
             self._connection.send(_DATA, 1)
-        if refused := await self._answer(Phase.DATA, self._timeout.data):
+        if refused := await dialogue.answer(Phase.DATA, self._timeout.data):
             return await self._end(self._for_all(judge(refused)))
         await self._send_content()
-        return self._for_all(await self._outcome())
-
-    async def _ask(self, phase: Phase, command: bytes, seconds: float) -> Trouble | None:
-        """Write the command, unless it went out with the others. Returns the refusal, if it is one."""
-        if not self._pipelining:
-            self._connection.send(command, 1)
-        return await self._answer(phase, seconds)
-
-    async def _answer(self, phase: Phase, seconds: float) -> Trouble | None:
-        refused = refusal(phase, await self._reply(phase, seconds))
-        if refused and refused.fault in (Fault.CLOSING, Fault.GARBAGE):
-            raise refused
-        return refused
-
-    async def _reply(self, phase: Phase, seconds: float) -> HopReply:
-        return await self._connection.reply(phase, min(self._clock.monotonic() + seconds, self._until))
+        verdicts = await self._outcome()
+        return verdicts if len(verdicts) == len(self._recipients) else self._for_all(*verdicts)
 
     async def _send_content(self) -> None:
         """The content and the final dot, in as few writes as their size allows."""
@@ -96,43 +84,61 @@ class Transaction:
             held.append(piece)
             size += len(piece)
         await self._drain()
-        if self._clock.monotonic() >= self._until:
+        if self._dialogue.clock.monotonic() >= self._dialogue.until:
             raise Trouble(Phase.CONTENT, Fault.SILENT, "no time left for the final dot")
-        self._connection.send(b"".join(held), 1)
+        self._connection.send(b"".join(held), self._replies)
 
     async def _drain(self) -> None:
-        seconds = self._timeout.data_block
-        await self._connection.drain(Phase.CONTENT, min(self._clock.monotonic() + seconds, self._until))
+        await self._connection.drain(Phase.CONTENT, self._dialogue.deadline(self._timeout.data_block))
 
-    async def _outcome(self) -> Verdict:
+    async def _outcome(self) -> tuple[Verdict, ...]:
+        """A verdict for each reply that the hop owes; those it gave stand, whatever becomes of the others."""
         # RFC 5321 §4.5.3.2.6: whatever our client does meanwhile. To leave early makes duplicates.
-        reply = await self._connection.reply(Phase.DOT, self._clock.monotonic() + self._timeout.final_dot)
+        deadline = self._dialogue.clock.monotonic() + self._timeout.final_dot
+        verdicts: list[Verdict] = []
+        is_closing = False
+        try:
+            while len(verdicts) < self._replies:
+                reply = await self._connection.reply(Phase.DOT, deadline)
+                refused = refusal(Phase.DOT, reply)
+                if refused and refused.fault is Fault.GARBAGE:
+                    raise refused
+                is_closing = is_closing or bool(refused and refused.fault is Fault.CLOSING)
+                verdicts.append(judge(refused) if refused else Verdict(Result.DELIVERED, from_hop(*reply)))
+        except Trouble as trouble:
+            verdicts += [judge(trouble)] * (self._replies - len(verdicts))
+            is_closing = True
         self._connection.messages += 1
-        if refused := refusal(Phase.DOT, reply):
-            if refused.fault in (Fault.CLOSING, Fault.GARBAGE):
-                raise refused
-            return judge(refused)
-        return Verdict(Result.DELIVERED, from_hop(*reply))
+        if is_closing:
+            self._connection.abort()
+        return tuple(verdicts)
 
     async def _end(self, verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
-        """After a refusal: leave the connection fit for the next message, or closed. The verdicts stand."""
-        connection = self._connection
-        deadline = min(self._clock.monotonic() + self._timeout.quit, self._until)
-        try:
-            while connection.owes:
-                if (await connection.reply(Phase.DATA, deadline)).code == 354:
-                    # The hop waits for content for nobody. A lone dot would be an empty mail to some.
-                    connection.abort()
-                    return verdicts
-            connection.send(b"RSET\r\n", 1)
-            if (await connection.reply(Phase.MAIL, deadline)).code != 250:
-                connection.abort()
-        except Trouble:
-            connection.abort()
+        await self._dialogue.end()
         return verdicts
 
     def _for_all(self, verdict: Verdict) -> tuple[Verdict, ...]:
         return (verdict,) * len(self._recipients)
+
+
+async def inquire(dialogue: Dialogue, recipient: Address) -> Verdict:
+    """What the hop says to RCPT for `recipient`, from the null reverse-path; nothing is sent. Raises Trouble.
+
+    DELIVERED means that it would take him.
+    """
+    utf8 = b""
+    if not recipient.is_ascii:
+        if "smtputf8" not in dialogue.connection.extensions:
+            return Verdict(Result.PERMANENT, UTF8_HOP, "mail: the hop does not offer SMTPUTF8")
+        utf8 = b" SMTPUTF8"
+    mail, rcpt = b"MAIL FROM:<>%s\r\n" % utf8, b"RCPT TO:<%s>\r\n" % str(recipient).encode()
+    dialogue.send_ahead(mail, rcpt)
+    refused = await dialogue.ask(Phase.MAIL, mail, dialogue.timeout.mail)
+    if refused is None:
+        refused = await dialogue.ask(Phase.RCPT, rcpt, dialogue.timeout.rcpt)
+    dialogue.connection.messages += 1
+    await dialogue.end()
+    return judge(refused) if refused else Verdict(Result.DELIVERED, RECIPIENT_OK)
 
 
 # An accepted recipient of a message that others refuse.
@@ -162,7 +168,24 @@ def mail_parameters(
             parameters += b" BODY=8BITMIME"
     elif not _is_ascii(message):
         return Verdict(Result.PERMANENT, EIGHT_BIT_HOP, "mail: the hop does not offer 8BITMIME")
-    return parameters
+    return parameters + _dsn(extensions, RET=envelope.ret, ENVID=envelope.envid)
+
+
+def rcpt_parameters(extensions: Mapping[str, str], envelope: Envelope, recipient: Address) -> bytes:
+    """What goes behind `RCPT TO:<…>`."""
+    notify = envelope.notify.get(recipient, Notify())
+    return _dsn(extensions, NOTIFY=notify.on, ORCPT=notify.original)
+
+
+def _dsn(extensions: Mapping[str, str], **values: str) -> bytes:
+    """The parameters that were given, unchanged, to a hop that offers DSN (RFC 3461 §5.2.1).
+
+    We offer DSN only where the next hops do, so a hop without it stopped offering it a moment ago.
+    We differ: RFC 3461 §5.2.2 would have us report "relayed" for NOTIFY=SUCCESS then; we report nothing.
+    """
+    if "dsn" not in extensions:
+        return b""
+    return "".join(f" {name}={value}" for name, value in values.items() if value).encode()
 
 
 def dot_stuffed(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:

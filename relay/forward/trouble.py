@@ -27,6 +27,7 @@ class Phase(StrEnum):
     EHLO = "ehlo"
     STARTTLS = "starttls"
     AUTH = "auth"
+    IDENTIFY = "identify"  # XCLIENT, and the EHLO after it
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
@@ -64,7 +65,7 @@ class Trouble(RelayError):
     @property
     def is_stale(self) -> bool:
         """The hop had given the connection up. On a reused one that says nothing about this mail."""
-        return self.fault in (Fault.CUT, Fault.CLOSING) and self.phase in (Phase.MAIL, Phase.RCPT, Phase.DATA)
+        return self.fault in (Fault.CUT, Fault.CLOSING) and self.phase in _FIRST_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,9 @@ class Row:
 
 
 _SET_UP = frozenset(
-    (Phase.WAIT, Phase.CONNECT, Phase.GREETING, Phase.EHLO, Phase.STARTTLS, Phase.AUTH),
+    (Phase.WAIT, Phase.CONNECT, Phase.GREETING, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.IDENTIFY),
 )
+_FIRST_WORDS = frozenset((Phase.IDENTIFY, Phase.MAIL, Phase.RCPT, Phase.DATA))
 _TRANSACTION = frozenset((Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.CONTENT))
 _DOT = frozenset((Phase.DOT,))
 _AFTER_SET_UP = _TRANSACTION | _DOT
@@ -121,7 +123,7 @@ TABLE: tuple[Row, ...] = (
 )
 
 # RFC 5321 §4.3.2: the class of the reply with which a phase goes on.
-_GOES_ON = {Phase.MAIL: 2, Phase.RCPT: 2, Phase.DATA: 3, Phase.CONTENT: 0, Phase.DOT: 2}
+_GOES_ON = {Phase.IDENTIFY: 2, Phase.MAIL: 2, Phase.RCPT: 2, Phase.DATA: 3, Phase.CONTENT: 0, Phase.DOT: 2}
 
 
 def row_for(trouble: Trouble) -> Row:

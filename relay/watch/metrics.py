@@ -64,6 +64,8 @@ class Metrics:
         self._durations = Histogram(
             "relay_delivery_duration_seconds", "delivery attempts", ["hop"], buckets=_SECONDS, registry=registry
         )
+        self._verified = counter("verifications", "questions to next hops about a recipient", "hop", "result")
+        self._rated = counter("rate_limited", "MAIL and RCPT commands refused because of a rate", "rate")
         self._signed = counter("dkim_signed", "messages signed", "domain")
         self._unsigned = counter("dkim_unsigned", "messages of our domains let out without a signature", "domain")
         self._logins = counter("login", "logins", "result")
@@ -82,6 +84,10 @@ class Metrics:
             "accept.login": lambda values: self._logins.labels(_word(values, "result")).inc(),
             "accept.received": self._count_received,
             "pipeline.answered": self._count_answered,
+            "decide.verified": lambda values: self._verified.labels(
+                _word(values, "hop"), _word(values, "result")
+            ).inc(),
+            "decide.rated": lambda values: self._rated.labels(_word(values, "rate")).inc(),
             "edit.signed": lambda values: self._signed.labels(_word(values, "domain")).inc(),
             "edit.unsigned": lambda values: self._unsigned.labels(_word(values, "domain")).inc(),
             "forward.connected": self._count_hop_tls,

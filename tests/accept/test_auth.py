@@ -182,6 +182,14 @@ async def test_starttls_is_too_late_after_a_login(logins: Logins, certificates: 
         assert await client.converse(b"AUTH PLAIN " + plain(), b"STARTTLS") == ["235 2.7.0", "503 5.5.1"]
 
 
+async def fail(address: tuple[str, int], ip: str, name: str) -> str:
+    """One wrong password from `ip`, behind a load balancer."""
+    async with smtp_client(address) as client:
+        client.send(b"PROXY TCP4 %s 203.0.113.254 1024 587\r\n" % ip.encode())
+        await greeted(client)
+        return code(await client.say(b"AUTH PLAIN " + plain(name, "wrong")))
+
+
 async def test_100_failures_are_cut_off_every_three_and_harm_nobody_else(logins: Logins, hashes: Hashes) -> None:
     """R27: every failure costs one hash, known name or not, and no session gets a fourth."""
     given = {"listener": {"submission": SUBMISSION}, "limit": {"login_failures": 3}}
@@ -197,12 +205,71 @@ async def test_100_failures_are_cut_off_every_three_and_harm_nobody_else(logins:
             async with smtp_client(relay.address("submission")) as client:
                 await greeted(client)
                 for _ in range(3):
-                    name = "app" if failures % 2 else f"user{failures}"
+                    # Nine for a name that exists, the others each for one that does not.
+                    name = "app" if failures < 9 else f"user{failures}"
                     assert code(await client.say(b"AUTH PLAIN " + plain(name, "wrong"))) == "535 5.7.8"
                     failures += 1
                 assert [code(text) for text in await client.rest()] == ["421 4.7.0"]
         assert hashes.count == 1 + failures
         assert code(await good.say(OPEN[1])) == "250 2.1.0"
+
+
+@pytest.mark.parametrize(
+    ("guesses", "locked"),
+    [
+        # D11: one address and many names; many addresses and one name, known or not
+        ([("203.0.113.1", f"user{number}") for number in range(10)], ("203.0.113.1", "other")),
+        ([(f"203.0.113.{number}", "app") for number in range(10)], ("203.0.113.99", "app")),
+        ([(f"203.0.113.{number}", "nobody") for number in range(10)], ("203.0.113.99", "nobody")),
+    ],
+)
+async def test_guesses_over_many_connections_are_locked_out_without_a_hash(
+    logins: Logins, hashes: Hashes, guesses: list[tuple[str, str]], locked: tuple[str, str]
+) -> None:
+    given = tables(listener={"proxy_from": ["127.0.0.0/8"]})
+    async with listening(Scripted(), given, logins=logins) as relay:
+        address = relay.address("submission")
+        assert [await fail(address, ip, name) for ip, name in guesses] == ["535 5.7.8"] * 10
+        assert await fail(address, *locked) == "454 4.7.0"
+        assert hashes.count == 10
+        # Others, at other addresses and with other names, go on.
+        assert await fail(address, "203.0.113.200", "another") == "535 5.7.8"
+        assert [fact.values["result"] for fact in relay.of("login")][-2:] == ["locked", "failed"]
+
+
+async def test_a_client_that_is_known_is_not_locked_out_by_strangers(logins: Logins, hashes: Hashes) -> None:
+    """R27: whoever has logged in from his address lately goes on, while others guess at his name."""
+    given = tables(listener={"proxy_from": ["127.0.0.0/8"]})
+    async with listening(Scripted(), given, logins=logins) as relay:
+        address = relay.address("submission")
+
+        async def log_in(ip: str) -> str:
+            async with smtp_client(address) as client:
+                client.send(b"PROXY TCP4 %s 203.0.113.254 1024 587\r\n" % ip.encode())
+                await greeted(client)
+                return code(await client.say(b"AUTH PLAIN " + plain()))
+
+        assert await log_in("203.0.113.1") == "235 2.7.0"
+        for number in range(100, 120):
+            await fail(address, f"203.0.113.{number}", "app")
+        assert hashes.count == 11
+        assert await log_in("203.0.113.1") == "235 2.7.0"
+        assert await log_in("203.0.113.2") == "454 4.7.0"  # the right password too: it is not looked at
+        # But his address is no way around the lock.
+        assert [await fail(address, "203.0.113.1", "app") for _ in range(10)] == ["535 5.7.8"] * 10
+        assert await log_in("203.0.113.1") == "454 4.7.0"
+
+
+async def test_who_tries_on_while_locked_out_loses_his_session(logins: Logins) -> None:
+    given = {"listener": {"submission": SUBMISSION}, "login": {"failures": 1}, "limit": {"login_failures": 3}}
+    async with (
+        listening(Scripted(), given, logins=logins) as relay,
+        smtp_client(relay.address("submission")) as client,
+    ):
+        await greeted(client)
+        wrong = b"AUTH PLAIN " + plain(password="wrong")
+        assert await client.converse(wrong, wrong, wrong) == ["535 5.7.8", "454 4.7.0", "454 4.7.0"]
+        assert [code(text) for text in await client.rest()] == ["421 4.7.0"]
 
 
 async def test_a_busy_relay_says_try_again(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:

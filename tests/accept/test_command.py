@@ -20,6 +20,12 @@ PIECES = [
     b"BODY=8BITMIME",
     b"SMTPUTF8",
     b"AUTH=<>",
+    b"RET=FULL",
+    b"ENVID=",
+    b"NOTIFY=SUCCESS,",
+    b"NEVER",
+    b"ORCPT=rfc822;",
+    b"+0D",
     b"=",
 ]
 OCTETS = st.binary(max_size=60) | st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=10).map(b"".join)
@@ -45,12 +51,12 @@ def test_lines(line: bytes) -> None:
 
 @given(OCTETS, st.booleans(), st.booleans())
 def test_mail_and_rcpt(argument: bytes, extended: bool, spaces: bool) -> None:
-    mail = command.parse_mail(argument, extended=extended, spaces=spaces, max_size=1000)
+    mail = command.parse_mail(argument, extended=extended, spaces=spaces, max_size=1000, dsn=True)
     assert is_clean(mail) if isinstance(mail, Reply) else 0 <= mail.size <= 1000
     if isinstance(mail, command.Mail) and mail.reverse_path and not mail.smtputf8:
         assert mail.reverse_path.is_ascii
-    recipient = command.parse_rcpt(argument, extended=extended, spaces=spaces, smtputf8=False)
-    assert is_clean(recipient) if isinstance(recipient, Reply) else isinstance(recipient, Address)
+    recipient = command.parse_rcpt(argument, extended=extended, spaces=spaces, smtputf8=False, dsn=True)
+    assert is_clean(recipient) if isinstance(recipient, Reply) else isinstance(recipient[0], Address)
 
 
 @given(st.binary(max_size=40).filter(bytes.isascii), st.lists(st.binary(max_size=40), min_size=2, max_size=2))

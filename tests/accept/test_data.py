@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay import reply
 from relay.accept import wire
-from relay.accept.data import DotReader, patience
+from relay.accept.data import DotReader, seconds_for_block
 from relay.reply import Reply
 
 STREAMS = st.lists(
@@ -105,4 +105,4 @@ def test_what_may_not_grow_is_read_to_its_end_and_forgotten() -> None:
     ],
 )
 def test_a_message_must_keep_up_its_rate(elapsed: float, received: int, seconds: float) -> None:
-    assert patience(elapsed, received, idle=180.0, rate=500) == pytest.approx(seconds)
+    assert seconds_for_block(elapsed, received, idle=180.0, rate=500) == pytest.approx(seconds)

@@ -5,8 +5,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from relay import reply
-from relay.accept.limits import Load, Reservation, plain_ip
-from relay.config.models import Limit
+from relay.accept.limits import Load, Reservation, holder, plain_ip
+from relay.config.models import Limit, Stress
 from tests.support.smtp_client import code, smtp_client
 from tests.support.stages import Scripted, listening
 
@@ -14,17 +14,16 @@ OPEN = [b"EHLO client.test", b"MAIL FROM:<ann@example.org>", b"RCPT TO:<bob@exam
 
 
 def load(**limits: object) -> Load:
-    return Load(Limit.model_validate(limits), 500)
+    return Load(Limit.model_validate(limits), Stress(), 500, lambda on: None)
 
 
 def test_connections_over_all_listeners() -> None:
     counted = load(connections=2)
-    ip = ip_address("192.0.2.1")
-    assert counted.enter(ip, per_address=False) is None
-    assert counted.enter(ip, per_address=True) is None
-    assert counted.enter(ip, per_address=False) is reply.TOO_MANY_CONNECTIONS
-    counted.leave(ip, per_address=False)
-    assert counted.enter(ip, per_address=False) is None
+    assert counted.enter() is None
+    assert counted.enter() is None
+    assert counted.enter() is reply.TOO_MANY_CONNECTIONS
+    counted.leave()
+    assert counted.enter() is None
 
 
 @pytest.mark.parametrize(
@@ -35,38 +34,61 @@ def test_connections_over_all_listeners() -> None:
         ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),  # one /64 is one customer
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
         ("192.0.2.1", "::ffff:192.0.2.1", True),
-        ("127.0.0.1", "127.0.0.1", False),  # loopback is free
-        ("::1", "::1", False),
-        ("203.0.113.7", "203.0.113.7", False),  # exempt
     ],
 )
 def test_connections_of_one_address(first: str, second: str, are_one: bool) -> None:
-    counted = load(connections_per_ip=1, exempt=(ip_network("203.0.113.0/24"),))
-    assert counted.enter(plain_ip(first), per_address=True) is None
-    assert counted.enter(plain_ip(second), per_address=True) is (reply.TOO_MANY_FROM_YOU if are_one else None)
-    assert counted.enter(plain_ip(second), per_address=False) is None
-    counted.leave(plain_ip(first), per_address=True)
-    assert counted.enter(plain_ip(first), per_address=True) is None
+    counted = load(connections_per_ip=1)
+    one, other = holder(plain_ip(first)), holder(plain_ip(second))
+    assert counted.hold(one) is None
+    assert counted.hold(other) is (reply.TOO_MANY_FROM_YOU if are_one else None)
+    counted.let_go(one)
+    assert counted.hold(one) is None
+
+
+@pytest.mark.parametrize(
+    ("ip", "is_exempt"),
+    [("127.0.0.1", True), ("::1", True), ("203.0.113.7", True), ("203.0.114.7", False), ("2001:db8::1", False)],
+)
+def test_loopback_and_listed_networks_are_exempt(ip: str, is_exempt: bool) -> None:
+    assert load(exempt=(ip_network("203.0.113.0/24"),)).is_exempt(ip_address(ip)) is is_exempt
 
 
 def test_nothing_is_kept_of_clients_that_have_gone() -> None:
     counted = load()
     for host in range(100):
-        ip = ip_address(0xC0000200 + host)
-        counted.enter(ip, per_address=True)
-        counted.leave(ip, per_address=True)
-    assert counted.connections == 0
+        who = holder(ip_address(0xC0000200 + host))
+        counted.hold(who)
+        counted.let_go(who)
     assert not counted._per_address
 
 
-def test_load_is_high_above_80_percent() -> None:
-    counted = load(connections=10)
-    ip = ip_address("192.0.2.1")
+@pytest.mark.parametrize(
+    ("connections", "above", "first_high"),
+    [(10, 80, 9), (1000, 80, 801), (3, 50, 2), (7, 33, 3), (10, 100, None), (1, 80, 1)],
+)
+def test_load_is_high_above_a_percentage(connections: int, above: int, first_high: int | None) -> None:
+    told: list[bool] = []
+    counted = Load(Limit(connections=connections), Stress(above=above), 500, told.append)
     states = []
-    for _ in range(10):
-        counted.enter(ip, per_address=False)
+    for _ in range(connections):
+        counted.enter()
         states.append(counted.is_high)
-    assert states == [False] * 8 + [True] * 2
+    assert (states.index(True) + 1 if True in states else None) == first_high
+    for _ in range(connections):
+        counted.leave()
+    assert told == ([True, False] if first_high else [])
+
+
+def test_new_limits_find_what_was_counted() -> None:
+    told: list[bool] = []
+    counted = Load(Limit(connections=10), Stress(), 500, told.append)
+    for _ in range(5):
+        counted.enter()
+    counted.update(Limit(connections=5), Stress(), 500)
+    assert counted.enter() is reply.TOO_MANY_CONNECTIONS
+    counted.update(Limit(connections=50), Stress(), 500)
+    assert counted.enter() is None
+    assert told == [True, False]
 
 
 def test_a_reservation_never_exceeds_the_memory_and_gives_all_back() -> None:
@@ -84,7 +106,7 @@ def test_a_reservation_never_exceeds_the_memory_and_gives_all_back() -> None:
 
 
 def test_sleepers() -> None:
-    counted = Load(Limit(), 1)
+    counted = Load(Limit(), Stress(), 1, lambda on: None)
     assert counted.lie_down()
     assert not counted.lie_down()
     counted.get_up()

@@ -116,6 +116,8 @@ async def test_ehlo_offers_what_we_do() -> None:
             "PIPELINING",
             "SIZE 26214400",
             "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+            "LIMITS RCPTMAX=1000",
             "8BITMIME",
             "SMTPUTF8",
             "HELP",

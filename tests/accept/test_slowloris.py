@@ -62,7 +62,7 @@ KINDS: list[Callable[[SmtpClient], Awaitable[None]]] = [
 
 @pytest.mark.timeout(120)
 async def test_good_mail_flows_and_the_others_end(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.accept.smtp.patience", partial(data.patience, grace=0.5))
+    monkeypatch.setattr("relay.accept.upload.seconds_for_block", partial(data.seconds_for_block, grace=0.5))
     stages = Scripted()
     tables = {
         "listener": {

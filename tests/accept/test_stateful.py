@@ -27,7 +27,7 @@ class Moody(Scripted):
 
     async def receive(self, envelope: Envelope, content: bytearray) -> Reply:
         self.received.append((envelope, bytes(content)))
-        return self._mood(Address(bytes(content[:-2]).decode(), ""), reply.accepted(envelope.id))
+        return self._mood(Address(bytes(content[:-2]).decode().lstrip("-"), ""), reply.accepted(envelope.id))
 
     def _mood(self, address: Address | None, positive: Reply) -> Reply:
         match address.local if address else "":
@@ -51,14 +51,16 @@ class Model:
     sender: str | None = None
     recipients: list[str] = field(default_factory=list)
     received: list[tuple[str, list[str], str]] = field(default_factory=list)
-    is_refused: bool = False  # a DATA or BDAT was, and what is no verb ends the session
+    chunks: str | None = None  # the message so far, once BDAT began it
+    fault: str = ""  # why that message is refused
+    is_refused: bool = False  # a DATA was, and what is no verb ends the session
 
     def reset(self) -> None:
-        self.sender, self.recipients = None, []
+        self.sender, self.recipients, self.chunks, self.fault = None, [], None, ""
 
     def answer(self, verb: str, mood: str) -> str:
         answer = self._answer(verb, mood)
-        self.is_refused = verb in ("DATA", "BDAT") and answer != "354"
+        self.is_refused = verb == "DATA" and answer != "354"
         return answer
 
     def _answer(self, verb: str, mood: str) -> str:
@@ -82,27 +84,46 @@ class Model:
                 self.sender = mood
                 return "250 2.1.0"
             case "RCPT":
-                if self.sender is None:
+                if self.sender is None or self.chunks is not None:
                     return "503 5.5.1"
                 if refused := MOODS[mood]:
                     return refused
                 self.recipients.append(mood)
                 return "250 2.1.5"
+            case "CHUNK" | "LAST":
+                return self._bdat(mood, is_last=verb == "LAST")
             case "DATA":
+                if self.chunks is not None:
+                    self.fault = self.fault or "503 5.5.1"
+                    return "503 5.5.1"
                 if self.sender is None:
                     return "503 5.5.1"
                 return "354" if self.recipients else "554 5.5.1"
             case "AUTH":
                 return "502 5.5.1" if self.hello == "EHLO" else "503 5.5.1"
-            case "STARTTLS" | "EXPN" | "BDAT":
+            case "STARTTLS" | "EXPN":
                 return "502 5.5.1"
             case "FOO":
                 return "500 5.5.1"
         raise AssertionError(verb)
 
-    def dot(self, mood: str) -> str:
+    def _bdat(self, mood: str, *, is_last: bool) -> str:
+        """RFC 3030 §2: after a chunk that is refused the transaction only ends."""
+        if self.sender is None:
+            return "503 5.5.1"
+        if self.chunks is None:
+            self.chunks, self.fault = "", "" if self.recipients else "554 5.5.1"
+        if not is_last:
+            self.chunks += "-"
+            return self.fault or "250 2.0.0"
+        if fault := self.fault:
+            self.reset()
+            return fault
+        return self.end(mood, self.chunks + mood)
+
+    def end(self, mood: str, content: str) -> str:
         assert self.sender is not None
-        self.received.append((self.sender, self.recipients, mood))
+        self.received.append((self.sender, self.recipients, content))
         self.reset()
         return MOODS[mood] or "250 2.0.0"
 
@@ -115,16 +136,26 @@ LINES = {
     "AUTH": b"AUTH PLAIN AGEAYg==",
     "VRFY": b"VRFY someone",
     "EXPN": b"EXPN staff",
-    "BDAT": b"BDAT 0 LAST",
+    "CHUNK": b"BDAT 1\r\n-",
 }
 MAIL = ["EHLO", "MAIL", "RCPT", "RCPT", "DATA"]
-VERBS = [*MAIL, *MAIL, "HELO", "RSET", "NOOP", "VRFY", "AUTH", "STARTTLS", "EXPN", "BDAT", "FOO"]
+CHUNKS = ["CHUNK", "LAST"]
+VERBS = [*MAIL, *MAIL, "HELO", "RSET", "NOOP", "VRFY", "AUTH", "STARTTLS", "EXPN", *CHUNKS, *CHUNKS, "FOO"]
 COMMANDS = st.tuples(st.sampled_from(VERBS), st.sampled_from(list(MOODS)), st.booleans())
 TABLES: dict[str, Any] = {
     "listener": {"capture": {"role": "capture"}},
     "limit": {"errors": 10_000, "junk": 10_000},
     "delay": {"error": "0s"},
 }
+
+
+def octets(verb: str, mood: str) -> bytes:
+    line = LINES.get(verb, verb.encode())
+    if verb == "CHUNK":
+        return line
+    if verb == "LAST":
+        return b"BDAT %d LAST\r\n%s\r\n" % (len(mood) + 2, mood.encode())
+    return (line % mood.encode() if b"%s" in line else line) + b"\r\n"
 
 
 async def play(commands: list[tuple[str, str, bool]]) -> None:
@@ -137,15 +168,14 @@ async def play(commands: list[tuple[str, str, bool]]) -> None:
                 assert code(await client.say(b"FOO")) == "421 4.7.0"
                 expected = []
                 break
-            line = LINES.get(verb, verb.encode())
-            client.send((line % mood.encode() if b"%s" in line else line) + b"\r\n")
+            client.send(octets(verb, mood))
             expected.append(model.answer(verb, mood))
-            if wait or verb in ("DATA", "BDAT", "EHLO", "AUTH", "STARTTLS"):  # RFC 2920 §3.1: these end a group
+            if wait or verb in ("DATA", "EHLO", "AUTH", "STARTTLS"):  # RFC 2920 §3.1: these end a group
                 said = [await client.read() for _ in expected]
                 assert [code(text) for text in said] == expected
                 assert "secret" not in "".join(said)
                 if expected[-1] == "354":
-                    assert code(await client.say(mood.encode() + b"\r\n.")) == model.dot(mood)
+                    assert code(await client.say(mood.encode() + b"\r\n.")) == model.end(mood, mood)
                 expected = []
         assert [code(await client.read()) for _ in expected] == expected
     assert [

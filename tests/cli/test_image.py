@@ -66,3 +66,16 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     for path in {path for paths in copied for path in paths}:
         assert (ROOT / path).exists()
         assert path in kept
+
+
+def test_dovecots_files_are_there() -> None:
+    folder = ROOT / "docker" / "dovecot"
+    copied = re.findall(r"^COPY +(.*) /etc/dovecot/$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    assert copied
+    assert all((folder / name).is_file() for names in copied for name in names.split())
+
+
+def test_the_gateway_of_compose_loads(tmp_path: Path) -> None:
+    config = load(ROOT / "docker" / "gateway.toml", {"RELAY_DATA": str(tmp_path)})
+    assert {one.role for one in config.listener.values()} == {"gateway"}
+    assert {(one.kind, one.identify) for one in config.hop.values()} == {("lmtp", "xclient")}

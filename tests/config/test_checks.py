@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import trustme
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from relay.config.files import File
-from relay.errors import ConfigError, Problem
-from tests.support.certificates import make_certificates
-from tests.support.configuration import OWN_ADDRESS, WORLD, read_good
+from tests.support.configuration import (
+    CAPTURE,
+    DOMAIN,
+    GATEWAY,
+    HOP,
+    KEY,
+    LOGIN,
+    OAUTH2,
+    OWN_ADDRESS,
+    RATE,
+    SUBMISSION,
+    Overrides,
+    has,
+    problems,
+)
 
-Overrides = dict[str, object]
-
-SUBMISSION, GATEWAY, CAPTURE = "listener.submission", "listener.gateway", "listener.capture"
-HOP = "hop.mailbox"
-KEY = "domain.d.key.k"
-DOMAIN: Overrides = {"domain.d.name": "example.org", f"{KEY}.selector": "s", f"{KEY}.file": "d.pem"}
 INBOX: Overrides = {f"{HOP}.host": [], f"{HOP}.kind": "inbox"}
-LOGIN: Overrides = {f"{HOP}.username": "relay", f"{HOP}.password": "secret", f"{HOP}.tls": "required"}
+SNI: Overrides = {f"{SUBMISSION}.sni.other.certificate": "other.pem", f"{SUBMISSION}.sni.other.key": "other.key"}
+XCLIENT: Overrides = {f"{HOP}.identify": "xclient"}
+REWRITE: Overrides = {"masquerade.m.match": ["@a.example"], "masquerade.m.address": "@example.org"}
+SECOND: Overrides = {"masquerade.n.match": ["@b.example"], "masquerade.n.address": "@example.org"}
 
 ERRORS: list[tuple[Overrides, str, str]] = [
     # the name
@@ -118,6 +119,70 @@ ERRORS: list[tuple[Overrides, str, str]] = [
         "domain.d.key.l.selector",
         "already the selector of [domain.d.key.k]",
     ),
+    # load balancers
+    ({f"{GATEWAY}.proxy_from": ["0.0.0.0/0"]}, f"{GATEWAY}.proxy_from", "a good part of the Internet"),
+    ({f"{GATEWAY}.proxy_from": ["0.0.0.0/1", "128.0.0.0/1"]}, f"{GATEWAY}.proxy_from", "a good part of the Internet"),
+    ({f"{GATEWAY}.proxy_from": ["::/0"]}, f"{GATEWAY}.proxy_from", "a good part of the Internet"),
+    ({f"{SUBMISSION}.proxy_from": ["192.0.2.7"]}, f"{SUBMISSION}.proxy_from", "none of these can reach 127.0.0.1"),
+    # further certificates
+    ({**SNI}, f"{SUBMISSION}.sni", "without TLS"),
+    ({**SNI, f"{SUBMISSION}.tls": "starttls"}, f"{SUBMISSION}.sni.other.certificate", "does not exist"),
+    ({**SNI, f"{SUBMISSION}.tls": "starttls"}, f"{SUBMISSION}.sni.other.key", "does not exist"),
+    ({**SNI, f"{SUBMISSION}.tls": "starttls"}, f"{SUBMISSION}.tls", "needs `certificate`"),
+    # recipients
+    ({f"{GATEWAY}.recipients": "none"}, f"{GATEWAY}.recipients", "does not exist"),
+    ({f"{GATEWAY}.recipients": "."}, f"{GATEWAY}.recipients", "not a regular file"),
+    ({f"{SUBMISSION}.recipients": "none"}, f"{SUBMISSION}.recipients", "it is for gateway"),
+    ({f"{SUBMISSION}.verify_recipients": True}, f"{SUBMISSION}.verify_recipients", "it is for gateway"),
+    ({**INBOX, f"{GATEWAY}.verify_recipients": True}, f"{GATEWAY}.verify_recipients", "goes to the inbox"),
+    ({"verify.positive_refresh": "32 d"}, "verify.positive_refresh", "more than verify.positive"),
+    ({"verify.positive": "1 d"}, "verify.positive_refresh", "more than verify.positive"),
+    ({"verify.negative_refresh": "4 d"}, "verify.negative_refresh", "more than verify.negative"),
+    # rates
+    ({**RATE, "rate.r.listener": ["gatevay"]}, "rate.r.listener", "did you mean gateway?"),
+    ({"rate.r.per": "ip"}, "rate.r", "limits nothing"),
+    ({**RATE, "rate.r.per": "login"}, "rate.r.per", "without a login file"),
+    # load
+    ({"stress.command": "301s"}, "stress.command", "milder than timeout.command"),
+    ({"stress.data_idle": "181s"}, "stress.data_idle", "milder than timeout.data_idle"),
+    ({"stress.errors": 11}, "stress.errors", "milder than limit.errors"),
+    ({"stress.junk": 101}, "stress.junk", "milder than limit.junk"),
+    ({"stress.login_failures": 4}, "stress.login_failures", "milder than limit.login_failures"),
+    ({"limit.errors": 2, "stress.errors": 3}, "stress.errors", "milder than limit.errors"),
+    # rewritten senders
+    ({**REWRITE, "masquerade.m.listener": ["submision"]}, "masquerade.m.listener", "did you mean submission?"),
+    ({**REWRITE, "masquerade.m.listener": ["gateway"]}, "masquerade.m.listener", "takes no submissions"),
+    ({**REWRITE, "masquerade.m.match": ["@a.example", "ann@A.example"]}, "masquerade.m.match", "what stands before it"),
+    ({**REWRITE, **SECOND, "masquerade.n.match": ["@A.example"]}, "masquerade.n.match", "[masquerade.m] takes it"),
+    ({**REWRITE, **SECOND, "masquerade.n.match": ["ann@a.example"]}, "masquerade.n.match", "[masquerade.m] takes it"),
+    (
+        {**REWRITE, **SECOND, "masquerade.m.match": ["*"], "masquerade.n.listener": ["submission"]},
+        "masquerade.n.match",
+        "@b.example never counts",
+    ),
+    # routes by login
+    ({"route.all.login": ["ann"]}, "route.all.login", "without a login file"),
+    # LMTP, RFC 2033 §5
+    ({f"{HOP}.kind": "lmtp"}, f"{HOP}.port", "LMTP must not be on port 25"),
+    ({f"{HOP}.kind": "lmtp", f"{HOP}.port": 25}, f"{HOP}.port", "LMTP must not be on port 25"),
+    ({**INBOX, f"{HOP}.identify": "xclient"}, f"{HOP}.identify", "means nothing for the inbox"),
+    ({**INBOX, f"{HOP}.identify": "proxy-v2"}, f"{HOP}.identify", "means nothing for the inbox"),
+    (
+        {**XCLIENT, f"{HOP}.username": "relay", f"{HOP}.password": "secret", f"{HOP}.tls": "required"},
+        f"{HOP}.identify",
+        "forget the login",
+    ),
+    # tokens
+    ({**OAUTH2, f"{HOP}.kind": "inbox", f"{HOP}.host": []}, f"{HOP}.oauth2", "means nothing for the inbox"),
+    ({**OAUTH2, f"{HOP}.tls": "opportunistic"}, f"{HOP}.tls", "send the token to mail.example.net in clear"),
+    ({**OAUTH2, f"{HOP}.tls": "none"}, f"{HOP}.tls", "send the token to mail.example.net in clear"),
+    ({**OAUTH2, f"{HOP}.password": "secret"}, f"{HOP}.oauth2", "keep one of them"),
+    ({name: OAUTH2[name] for name in OAUTH2 if "username" not in name}, HOP, "`oauth2` needs `username`"),
+    ({name: OAUTH2[name] for name in OAUTH2 if "secret" not in name}, f"{HOP}.oauth2", "needs `client_secret_file`"),
+    ({**OAUTH2, f"{HOP}.oauth2.client_secret_file": "x"}, f"{HOP}.oauth2.client_secret", "keep one of them"),
+    ({**OAUTH2, f"{HOP}.oauth2.refresh_token_file": "x"}, f"{HOP}.oauth2.refresh_token_file", "does not exist"),
+    ({**OAUTH2, f"{HOP}.oauth2.client_secret": ""}, f"{HOP}.oauth2.client_secret", "is empty"),
+    ({**OAUTH2, f"{HOP}.oauth2.client_id": "a\r\nb"}, f"{HOP}.oauth2.client_id", "characters that no login can have"),
     # delays and deadlines
     ({"delay.greeting.gatevay": "2s"}, "delay.greeting.gatevay", "did you mean gateway?"),
     ({"delay.greeting.gateway": "280s"}, "delay.greeting.gateway", "§4.5.3.2.1"),
@@ -131,6 +196,18 @@ WARNINGS: list[tuple[Overrides, str, str]] = [
     ({f"{SUBMISSION}.allow": ["172.17.0.1"]}, f"{SUBMISSION}.allow", "container bridge"),
     ({f"{CAPTURE}.host": "0.0.0.0"}, f"{CAPTURE}.host", "takes mail from everyone"),
     ({"timeout.final_dot": "599s"}, "timeout.final_dot", "may arrive twice"),
+    ({**XCLIENT, f"{HOP}.host": ["8.8.8.8"]}, f"{HOP}.identify", "is on the Internet"),
+    ({**XCLIENT, f"{HOP}.host": ["10.0.0.1", "2600::1"]}, f"{HOP}.identify", "2600::1 is on the Internet"),
+    (
+        {
+            **{"domain.d.name": "example.org"},
+            **REWRITE,
+            "masquerade.m.address": "ann@example.com",
+        },
+        "masquerade.m.address",
+        "we do not sign for example.com",
+    ),
+    ({"route.all.sender": ["@example.org"]}, SUBMISSION, "some recipients; they get 550"),
     ({"route.all.recipient_domain": ["example.org"]}, SUBMISSION, "some recipients; they get 550"),
     ({"route.all.sender_domain": ["example.org"]}, GATEWAY, "example.org; they get 550"),
     (
@@ -155,19 +232,30 @@ FINE: list[Overrides] = [
     {f"{HOP}.host": ["127.0.0.1"], f"{HOP}.port": 25},
     {**INBOX, "hostname": "localhost", f"{GATEWAY}.host": "::1"},
     {**DOMAIN, f"{KEY}.generate": True},
+    {f"{GATEWAY}.proxy_from": ["10.0.0.0/8", "127.0.0.1"]},
+    {f"{SUBMISSION}.proxy_from": ["127.0.0.1", "192.0.2.7"]},
+    {f"{GATEWAY}.verify_recipients": True},
+    {"verify.positive": "7 d", "verify.negative": "3 h"},  # as old as it gets
+    RATE,
+    {**RATE, "rate.r.messages": 0, "rate.r.recipients": 1, "rate.r.listener": ["gateway", "submission"]},
+    {"stress.command": "5 min", "stress.errors": 10},  # no milder
+    {"timeout.command": "1s", "limit.errors": 1, "limit.junk": 1},  # nobody set the stress that is milder than these
+    {**REWRITE, **SECOND},
+    {"domain.d.name": "example.org", **REWRITE, "masquerade.m.address": "@mail.Example.org"},  # subdomains are signed
+    # What an earlier table takes on another listener only is not taken.
+    {
+        **{"listener.two.role": "submission", "listener.two.port": 2527},
+        **{"listener.two.allow": ["10.0.0.0/8"], "listener.two.senders": ["*"]},
+        **{**REWRITE, "masquerade.m.match": ["*"], "masquerade.m.listener": ["two"]},
+        **SECOND,
+    },
+    {f"{HOP}.kind": "lmtp", f"{HOP}.port": 24},
+    {**XCLIENT, f"{HOP}.host": ["10.0.0.1", "fd00::1", "::1", "mail.example.net"]},  # DNS is not asked about names
+    OAUTH2,
+    {**OAUTH2, f"{HOP}.tls": "none", f"{HOP}.host": ["127.0.0.1"]},
+    # RFC 6749 §2.1: a public client
+    {**{name: OAUTH2[name] for name in OAUTH2 if "secret" not in name}, f"{HOP}.oauth2.refresh_token": "token"},
 ]
-
-
-def problems(folder: Path, overrides: Overrides, **world: object) -> tuple[list[Problem], list[Problem]]:
-    """Errors and warnings."""
-    try:
-        return [], list(read_good(folder, overrides, replace(WORLD, **world)).warnings)  # type: ignore[arg-type]
-    except ConfigError as error:
-        return list(error.problems), []
-
-
-def has(found: list[Problem], key: str, words: str) -> bool:
-    return any(one.key == key and words in one.text for one in found)
 
 
 @pytest.mark.parametrize(("overrides", "key", "words"), ERRORS)
@@ -186,148 +274,3 @@ def test_it_loads_with_a_warning(tmp_path: Path, overrides: Overrides, key: str,
 @pytest.mark.parametrize("overrides", FINE)
 def test_it_loads(tmp_path: Path, overrides: Overrides) -> None:
     assert problems(tmp_path, overrides) == ([], [])
-
-
-# files
-
-WITH_TLS: Overrides = {
-    f"{SUBMISSION}.tls": "starttls",
-    f"{SUBMISSION}.certificate": "chain.pem",
-    f"{SUBMISSION}.key": "key.pem",
-}
-
-
-def test_a_certificate_and_its_key(tmp_path: Path) -> None:
-    make_certificates(tmp_path)
-    assert problems(tmp_path, WITH_TLS, now=datetime.now(UTC)) == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("now", "words"),
-    [(datetime(9000, 1, 1, tzinfo=UTC), "expired"), (datetime(1999, 1, 1, tzinfo=UTC), "not valid before")],
-)
-def test_a_certificate_out_of_its_time_is_a_warning(tmp_path: Path, now: datetime, words: str) -> None:
-    make_certificates(tmp_path)
-    errors, warnings = problems(tmp_path, WITH_TLS, now=now)
-    assert not errors
-    assert has(warnings, f"{SUBMISSION}.certificate", words)
-
-
-def other_key(folder: Path) -> None:
-    (folder / "key.pem").write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
-
-
-def encrypted_key(folder: Path) -> None:
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
-    (folder / "key.pem").write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "field", "words"),
-    [
-        (other_key, "key", "not the certificate's"),
-        (encrypted_key, "key", "passphrase"),
-        (lambda folder: (folder / "key.pem").write_text("x"), "key", "no PEM private key"),
-        (lambda folder: (folder / "key.pem").unlink(), "key", "does not exist"),
-        (lambda folder: (folder / "key.pem").chmod(0o644), "key", "chmod 600"),
-        (lambda folder: (folder / "key.pem").chmod(0o640), "key", "chmod 600"),
-        (lambda folder: (folder / "chain.pem").unlink(), "certificate", "does not exist"),
-        (lambda folder: (folder / "chain.pem").write_text("x"), "certificate", "no PEM certificate"),
-        (
-            lambda folder: ((folder / "chain.pem").unlink(), (folder / "chain.pem").mkdir()),
-            "certificate",
-            "not a regular file",
-        ),
-        (
-            lambda folder: ((folder / "key.pem").unlink(), os.mkfifo(folder / "key.pem")),
-            "key",
-            "not a regular file",
-        ),
-    ],
-)
-def test_a_spoilt_certificate(tmp_path: Path, spoil: Callable[[Path], object], field: str, words: str) -> None:
-    make_certificates(tmp_path)
-    spoil(tmp_path)
-    errors, _ = problems(tmp_path, WITH_TLS)
-    assert has(errors, f"{SUBMISSION}.{field}", words), errors
-
-
-def pem(key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) -> bytes:
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(*form)
-
-
-def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
-    path.chmod(mode)
-
-
-@pytest.mark.parametrize(
-    ("content", "mode", "algorithm", "words"),
-    [
-        (pem(ed25519.Ed25519PrivateKey.generate()), 0o600, "ed25519-sha256", ""),
-        (pem(rsa.generate_private_key(65537, 1024)), 0o600, "rsa-sha256", ""),
-        (pem(rsa.generate_private_key(65537, 1024)), 0o400, "rsa-sha256", ""),
-        (pem(ed25519.Ed25519PrivateKey.generate()), 0o600, "rsa-sha256", "not one for rsa-sha256"),
-        (pem(rsa.generate_private_key(65537, 1024)), 0o600, "ed25519-sha256", "not one for ed25519-sha256"),
-        (b"junk", 0o600, "rsa-sha256", "no PEM private key"),
-        (b"", 0o600, "rsa-sha256", "no PEM private key"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), 0o604, "ed25519-sha256", "everyone may read"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), 0o640, "ed25519-sha256", "its group may read"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), 0o602, "ed25519-sha256", "everyone may read or change"),
-    ],
-)
-def test_a_dkim_key(tmp_path: Path, content: bytes, mode: int, algorithm: str, words: str) -> None:
-    write_secret(tmp_path / "data" / "d.pem", content, mode)  # relative to `data`
-    errors, _ = problems(tmp_path, {**DOMAIN, f"{KEY}.algorithm": algorithm, f"{KEY}.generate": True})
-    assert has(errors, f"{KEY}.file", words) if words else not errors, errors
-
-
-@pytest.mark.parametrize(
-    ("mode", "owner", "user", "is_fine"),
-    [
-        (0o600, 7, 7, True),
-        (0o400, 7, 7, True),
-        (0o640, 7, 7, False),  # ours: no group is needed to read it
-        (0o640, 0, 7, True),  # root:ssl-cert, the group is how we read it
-        (0o660, 0, 7, False),
-        (0o644, 0, 7, False),
-    ],
-)
-def test_who_may_read_a_secret(tmp_path: Path, mode: int, owner: int, user: int, is_fine: bool) -> None:
-    file = File(b"ann: $argon2id$", mode, owner)
-    errors, _ = problems(tmp_path, {"login.file": "x"}, read=lambda path: file, user=user)
-    assert has(errors, "login.file", "chmod") is not is_fine
-
-
-def test_a_secret_that_cannot_be_read(tmp_path: Path) -> None:
-    def refuse(path: Path) -> File:
-        raise PermissionError(13, "Permission denied")
-
-    errors, _ = problems(tmp_path, {**DOMAIN, f"{KEY}.generate": True}, read=refuse)
-    assert has(errors, f"{KEY}.file", "permission denied")
-
-
-def test_a_login_file_that_no_client_can_use(tmp_path: Path) -> None:
-    write_secret(tmp_path / "logins", b"ann: $argon2id$ *\n")
-    overrides: Overrides = {"login.file": "logins"}
-    nobody: Overrides = {f"{SUBMISSION}.allow": [], f"{SUBMISSION}.senders": []}
-    assert has(problems(tmp_path, overrides)[1], f"{SUBMISSION}.tls", "nobody can log in")
-    assert has(problems(tmp_path, overrides | nobody)[0], f"{SUBMISSION}.tls", "nobody can log in")
-    allowed: Overrides = {f"{SUBMISSION}.allow_plaintext_login": True}
-    assert problems(tmp_path, overrides | nobody | allowed) == ([], [])
-
-
-def test_the_password_file_becomes_the_password(tmp_path: Path) -> None:
-    write_secret(tmp_path / "secret", b"pass word \r\n")
-    hop = read_good(tmp_path, {f"{HOP}.username": "u", f"{HOP}.tls": "required", f"{HOP}.password_file": "secret"})
-    password = hop.config.hop["mailbox"].password
-    assert password is not None
-    assert password.get_secret_value() == "pass word "
-
-
-def test_a_password_and_a_password_file(tmp_path: Path) -> None:
-    write_secret(tmp_path / "secret", b"x")
-    errors, _ = problems(tmp_path, {**LOGIN, f"{HOP}.password_file": "secret"})
-    assert has(errors, f"{HOP}.password", "keep one of them")

@@ -215,6 +215,37 @@ def test_password_and_password_file_are_one_setting(file: Path, tmp_path: Path) 
         password({variable: "three", f"{variable}_FILE": str(tmp_path / "two")})
 
 
+def test_a_login_by_token_comes_from_the_environment_alone(file: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).touch(mode=0o600)
+        (tmp_path / name).write_text(f"{name}\n")
+    file.write_text(GOOD + 'tls = "required"\nusername = "relay"\n')
+    prefix = "RELAY_HOP__MAILBOX__OAUTH2__"
+    environ = {
+        f"{prefix}TOKEN_URL": "https://login.example.net/token",
+        f"{prefix}CLIENT_ID": "relay",
+        f"{prefix}CLIENT_SECRET": "zero",
+    }
+    secret_file = {f"{prefix}CLIENT_SECRET_FILE": str(tmp_path / "two")}
+
+    def secrets() -> list[str | None]:
+        oauth2 = load(file, environ).hop["mailbox"].oauth2
+        assert oauth2 is not None
+        both = (oauth2.client_secret, oauth2.refresh_token)
+        return [one.get_secret_value() if one is not None else None for one in both]
+
+    assert secrets() == ["zero", None]
+    file.write_text(file.read_text() + 'oauth2 = { client_secret_file = "one", refresh_token_file = "one" }\n')
+    assert secrets() == ["zero", "one"]  # what outranks the one form outranks the other
+    del environ[f"{prefix}CLIENT_SECRET"]
+    assert secrets() == ["one", "one"]
+    environ |= secret_file
+    assert secrets() == ["two", "one"]
+    environ[f"{prefix}CLIENT_SECRET"] = "zero"
+    with pytest.raises(ConfigError, match="keep one of them"):
+        secrets()
+
+
 def test_a_file_with_a_password_is_a_secret(file: Path) -> None:
     file.write_text(GOOD + 'tls = "required"\nusername = "relay"\npassword = "canary-7391"\n')
     file.chmod(0o644)

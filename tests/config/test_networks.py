@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from relay.config.networks import Machine, addresses, is_internet, is_loopback, is_same
+from relay.config.networks import Machine, addresses, is_internet, is_loopback, is_public, is_same
 
 MACHINE = Machine(frozenset({"thishost"}), lambda address: str(address) in ("192.0.2.7", "2001:db8::7"))
 
@@ -96,3 +96,24 @@ def test_spellings_of_an_address(host: str, expected: set[str]) -> None:
 )
 def test_whether_a_hop_is_a_listener(listener: str, hop: str, expected: bool) -> None:
     assert is_same(listener, hop, "relay.example.org", MACHINE) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "is_it"),
+    [
+        ("8.8.8.8", True),
+        ("2600::1", True),
+        ("::ffff:8.8.8.8", True),  # RFC 4291 §2.5.5.2
+        ("10.0.0.1", False),
+        ("100.64.0.1", False),  # RFC 6598
+        ("172.31.255.255", False),
+        ("172.32.0.1", True),
+        ("fd00::1", False),  # RFC 4193
+        ("fe80::1", False),
+        ("::1", False),
+        ("localhost", False),
+        ("mail.example.net", False),  # nobody asked DNS
+    ],
+)
+def test_an_address_on_the_internet(host: str, is_it: bool) -> None:
+    assert is_public(host) is is_it

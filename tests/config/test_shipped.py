@@ -12,6 +12,7 @@ import pytest
 from relay.config.models import Config
 from relay.config.shipped import render, text
 from relay.config.source import load, read
+from tests.support.certificates import make_certificates
 from tests.support.configuration import GOOD
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +57,9 @@ def test_every_key_of_the_models_is_in_it() -> None:
             for name in one.get("properties", {})
         }
 
-    for name in fields(SCHEMA) - {"key"}:
-        assert re.search(rf"^#?{name} = ", text(), re.MULTILINE), name
+    for name in fields(SCHEMA):
+        # a setting, or a table: [listener.submission.sni.other], [hop.next.oauth2]
+        assert re.search(rf"^#?({name} = |\[[^]]*\b{name}\b)", text(), re.MULTILINE), name
 
 
 def test_three_lines_make_a_real_next_hop(tmp_path: Path) -> None:
@@ -76,8 +78,8 @@ def test_three_lines_make_a_real_next_hop(tmp_path: Path) -> None:
 
 
 def test_what_is_shown_as_a_default_is_one(tmp_path: Path) -> None:
-    """Every `#key = value` may be taken out of its comment: it is TOML and the models know it."""
-    taken_out = re.sub(r"^#(?=[a-z_]+ = )", "", text(), flags=re.MULTILINE)
+    """Every `#key = value` and `#[table]` may be taken out of its comment: it is TOML and the models know it."""
+    taken_out = re.sub(r"^#(?=[a-z0-9_]+ = |\[)", "", text(), flags=re.MULTILINE)
     from relay.config.explain import explain
 
     tree = tomllib.loads(taken_out)
@@ -87,36 +89,52 @@ def test_what_is_shown_as_a_default_is_one(tmp_path: Path) -> None:
         raise AssertionError([explain(one, False) for one in error.errors()]) from None  # type: ignore[attr-defined]
 
 
+def prepare(folder: Path, content: str) -> Path:
+    """An example in a folder with the secrets it names, and its keys as `relay keys new` would make them."""
+    for name in re.findall(r'_file = "([^"]+)"', content):
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_text("a secret\n")
+    file = folder / "config.toml"
+    file.write_text(content.replace('.pem" }', '.pem", generate = true }'))
+    return file
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example(tmp_path: Path, example: Path) -> None:
     content = example.read_text()
     assert len([line for line in content.splitlines() if line.strip()]) <= 15
     assert content in (ROOT / "docs/configuration.md").read_text()
     jsonschema.validate(tomllib.loads(content), SCHEMA)
-    # A key that `relay keys new` would have made.
-    (tmp_path / "config.toml").write_text(content.replace('.pem" }', '.pem", generate = true }'))
-    loaded = read(tmp_path / "config.toml", {})
-    assert not loaded.warnings
+    assert not read(prepare(tmp_path, content), {}).warnings
 
 
-def test_there_are_three_examples() -> None:
-    assert [example.stem for example in EXAMPLES] == ["dev", "gateway", "smart-host"]
+def test_which_examples_there_are() -> None:
+    assert [example.stem for example in EXAMPLES] == [
+        "dev",
+        "gateway",
+        "google",
+        "lmtp",
+        "microsoft-365",
+        "smart-host",
+    ]
 
 
 ROUND_TRIPS = [
     GOOD,
     text(),
-    *(example.read_text().replace('.pem" }', '.pem", generate = true }') for example in EXAMPLES),
+    *(example.read_text() for example in EXAMPLES),
     GOOD + 'tls = "none"\nidle = "250ms"\nsource_address = "::1"\nehlo = "a.b"\n[hop.Zwei_b-2]\nkind = "inbox"\n',
     GOOD + '[route.last]\nhop = "mailbox"\nsender_domain = ["", "b\u00fccher.example"]\n[timeout]\ndns = "1.5s"\n',
+    GOOD + '[rate.a]\nper = "ip"\nrecipients = 5\nlistener = ["gateway"]\n[rate.b]\nper = "sender"\nmessages = 1\n',
+    GOOD + '[masquerade.a]\nmatch = ["*"]\naddress = "ann@example.org"\n[stress]\nabove = 1\n',
+    GOOD + 'identify = "proxy-v2"\n[route.last]\nhop = "mailbox"\nsender = ["@a.b", "ann@a.b"]\n',
     GOOD.replace('["@example.org"]', """['"a \\\\ b"@example.org', "*"]"""),
 ]
 
 
 @pytest.mark.parametrize("before", ROUND_TRIPS)
 def test_what_is_printed_loads_to_the_same(tmp_path: Path, before: str) -> None:
-    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
-    first.write_text(before)
+    first, second = prepare(tmp_path, before), tmp_path / "second.toml"
     config = load(first, {})
     second.write_text(render(config))
     assert load(second, {}) == config
@@ -132,6 +150,27 @@ def test_a_printed_configuration_holds_no_secret(tmp_path: Path) -> None:
     assert "7391" not in printed
     (tmp_path / "again.toml").write_text(printed)
     assert load(tmp_path / "again.toml", {}) == config  # by way of password_file
+
+
+def test_further_certificates_are_printed(tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+    pair = 'certificate = "chain.pem"\nkey = "key.pem"\n'
+    (tmp_path / "config.toml").write_text(
+        GOOD.replace("port = 2526", f'port = 2526\ntls = "starttls"\n{pair}') + f"[listener.gateway.sni.a]\n{pair}"
+    )
+    config = load(tmp_path / "config.toml", {})
+    printed = render(config)
+    assert "\n[listener.gateway.sni.a]\n" in printed
+    (tmp_path / "again.toml").write_text(printed)
+    assert load(tmp_path / "again.toml", {}) == config
+
+
+def test_an_example_of_a_table_is_shown_only_where_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(GOOD + '[rate.all]\nper = "ip"\nmessages = 1\n')
+    printed = render(load(tmp_path / "config.toml", {}))
+    assert "[rate.login]" not in printed
+    assert "\n#[masquerade.internal]\n#match = " in printed
+    assert printed.count("oauth2]\n") == 1
 
 
 @pytest.mark.parametrize("content", [GOOD, text()])

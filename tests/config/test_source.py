@@ -21,7 +21,13 @@ VALUES = st.recursive(
     lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=5), inside, max_size=3),
     max_leaves=5,
 )
-KEYS = sorted(".".join(key) for key in known_keys({"listener": {"gateway": {}}, "hop": {"mailbox": {}}}))
+NAMES = {
+    "listener": {"gateway": {"sni": {"x": {}}}},
+    "hop": {"mailbox": {}},
+    "rate": {"x": {}},
+    "masquerade": {"x": {}},
+}
+KEYS = sorted(".".join(key) for key in known_keys(NAMES))
 
 in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -91,6 +97,11 @@ def test_printed_text_is_toml(text: str) -> None:
         ("hop.x.password_file", Leaf.PATH),
         ("domain.x.key.y.file", Leaf.PATH),
         ("domain.x.key.y.nothing", None),
+        ("listener.x.sni.y.key", Leaf.PATH),
+        ("rate.x.window", Leaf.TEXT),
+        ("masquerade.x.match", Leaf.LIST),
+        ("hop.x.oauth2.client_secret", Leaf.SECRET),
+        ("hop.x.oauth2.refresh_token_file", Leaf.PATH),
         ("hostname.x", None),
     ],
 )
@@ -99,6 +110,7 @@ def test_the_shape_of_the_models(key: str, kind: Leaf | None) -> None:
 
 
 def test_every_value_of_the_models_is_reached() -> None:
-    names = {name: {"x": {"key": {"y": {}}}} for name in ("listener", "domain", "route", "hop")}
+    named = ("listener", "rate", "masquerade", "domain", "route", "hop")
+    names = {name: {"x": {"key": {"y": {}}, "sni": {"y": {}}}} for name in named}
     missing = [key for key in known_keys(names) if not isinstance(kind_of(key), Leaf)]
     assert not missing

@@ -56,6 +56,20 @@ def test_the_calls_we_make_take_what_we_give() -> None:
         aiosmtplib.SMTP.starttls: ["server_hostname"],
         aiosmtplib.SMTP.auth_plain: ["username", "password"],
         aiosmtplib.SMTP.auth_login: ["username", "password"],
+        aiosmtplib.SMTP.auth_xoauth2: ["username", "access_token"],
     }
     for call, names in calls.items():
         assert set(names) <= set(inspect.signature(call).parameters)
+
+
+async def test_a_reply_set_as_the_one_to_ehlo_gives_the_extensions() -> None:
+    """`forward/connect.py` says LHLO in its place."""
+    async with FakeHop(lmtp=True, extensions=("SIZE 5", "STARTTLS", "AUTH XOAUTH2")) as fake:
+        client = aiosmtplib.SMTP(hostname="127.0.0.1", port=fake.port, start_tls=False, local_hostname="relay")
+        await client.connect()
+        client.last_ehlo_response = await client.execute_command(b"LHLO", b"relay")
+        assert client.esmtp_extensions == {"size": "5", "starttls": "", "auth": "XOAUTH2"}
+        assert client.server_auth_methods == ["xoauth2"]
+        assert not client.is_ehlo_or_helo_needed
+        assert fake.commands == [b"LHLO relay"]
+        client.close()

@@ -10,6 +10,7 @@ import pytest
 from relay import reply
 from relay.clock import SystemClock
 from relay.config.models import Hop, Timeout
+from relay.envelope import Client
 from relay.forward.pool import Pool
 from relay.outcome import Outcome, Result
 from tests.support.clock import JumpingClock
@@ -80,7 +81,7 @@ class Stub:
 
 
 def pool_of_stubs(opened: list[Stub], **keys: object) -> Pool:
-    async def open(until: float, id: str) -> Stub:
+    async def open(until: float, id: str, client: Client | None) -> Stub:
         opened.append(Stub())
         return opened[-1]
 
@@ -401,3 +402,23 @@ async def test_the_name_and_the_address_we_come_with() -> None:
         assert fake.commands[0] == b"EHLO other.example"
         assert fake.peers == ["127.0.0.9"]
         await sending.close()
+
+
+# --- a reload closes the hop and makes another --------------------------------------------------------
+
+
+async def test_what_is_in_flight_when_the_hop_is_closed_is_delivered() -> None:
+    """One mail at its final dot, one that waits for a connection, one whose session ends later."""
+    async with FakeHop() as fake:
+        fake.hold = asyncio.Event()
+        sending = Sending(fake.port, connections=1)
+        at_the_dot = asyncio.create_task(sending.deliver(ANN))
+        await fake.reached("held")
+        waiting = asyncio.create_task(sending.deliver(BOB))
+        await asyncio.sleep(0)
+        await sending.close()
+        fake.hold.set()
+        for (outcome,) in (*await asyncio.gather(at_the_dot, waiting), await sending.deliver(ANN)):
+            assert outcome.result is Result.DELIVERED
+        await fake.all_closed()  # nothing is kept that nobody will close
+        assert [session.commands[-1] for session in fake.sessions] == [b"QUIT"] * 3

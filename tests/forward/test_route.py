@@ -45,3 +45,39 @@ def test_a_route_without_conditions_takes_the_rest() -> None:
     envelope = Envelope("id", Client("gateway", "gateway", ip_address("127.0.0.1"), 1), None)
     assert choose(ROUTES | {"rest": Route(hop="rest")}, envelope, Address("b", "nowhere.example")) == "rest"
     assert choose({}, envelope, Address("b", "nowhere.example")) is None
+
+
+PER_SENDER = {
+    "app": Route(hop="app", login=("app", "cron")),
+    "address": Route(hop="address", sender=("Boss@Shop.Example", '"a.b"@x.example')),
+    "domain": Route(hop="domain", sender=("@shop.example", "@münchen.example"), recipient_domain=("away.example",)),
+    "both": Route(hop="both", login=("crm",), sender=("@crm.example",)),
+    "anybody": Route(hop="anybody", listener=("open",), sender=("*",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("listener", "login", "sender", "expected"),
+    [
+        ("l", "app", "x@y.example", "app"),
+        ("l", "App", "x@y.example", None),  # a login is not a mailbox: its case counts
+        ("l", None, "boss@shop.example", "address"),
+        ("l", None, "BOSS@SHOP.example", "address"),
+        ("l", None, "a.b@x.example", "address"),  # RFC 5321 §4.1.2: the quotes are not part of the name
+        ("l", None, "clerk@shop.example", "domain"),
+        ("l", None, "clerk@sub.shop.example", None),  # as in `accept.login.may_send_as`
+        ("l", None, "x@xn--mnchen-3ya.example", "domain"),
+        ("l", "crm", "x@crm.example", "both"),
+        ("l", "else", "x@crm.example", None),
+        ("l", "crm", "x@shop.example", "domain"),
+        ("l", None, None, None),  # <> is nobody's address
+        ("open", None, None, "anybody"),
+        ("open", "crm", "x@y.example", "anybody"),
+    ],
+)
+def test_a_route_by_login_and_by_sender(
+    listener: str, login: str | None, sender: str | None, expected: str | None
+) -> None:
+    reverse_path = Address(*sender.split("@")) if sender else None
+    envelope = Envelope("id", Client(listener, "submission", ip_address("127.0.0.1"), 1, login=login), reverse_path)
+    assert choose(PER_SENDER, envelope, Address("b", "away.example")) == expected

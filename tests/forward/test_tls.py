@@ -245,7 +245,7 @@ class Elsewhere:
 
 
 async def test_login_where_plain_is_not_offered() -> None:
-    script: dict[str, list[Action]] = {"auth": [Reply("334 UGFzc3dvcmQ6")], "other": [Reply("235 2.7.0 welcome")]}
+    script: dict[str, list[Action]] = {"auth": [Reply("334 UGFzc3dvcmQ6")], "token": [Reply("235 2.7.0 welcome")]}
     async with FakeHop(script, extensions=("AUTH LOGIN CRAM-MD5",)) as fake:
         _, outcome = await attempt(fake, username="relay", password="secret")
         assert outcome.result is Result.DELIVERED

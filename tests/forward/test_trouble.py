@@ -8,7 +8,7 @@ from relay.forward.replies import HopReply
 from relay.forward.trouble import TABLE, Fault, Phase, Trouble, judge, refusal, row_for
 from relay.outcome import Result
 
-BEFORE_MAIL = (Phase.WAIT, Phase.CONNECT, Phase.GREETING, Phase.EHLO, Phase.STARTTLS, Phase.AUTH)
+BEFORE_MAIL = (Phase.WAIT, Phase.CONNECT, Phase.GREETING, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.IDENTIFY)
 REPLIES = {Fault.CLOSING: 421, Fault.TEMPORARY: 450, Fault.PERMANENT: 550}
 # No socket to fail and no TLS to negotiate once a transaction runs.
 CANNOT_BE = set(

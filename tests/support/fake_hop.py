@@ -2,9 +2,10 @@
 
     async with FakeHop({"rcpt": Reply("550 5.1.1 no such user")}) as hop: ...
 
-Stages: greeting ehlo starttls auth mail rcpt data content dot rset quit. A stage that is not in
-the script is answered as RFC 5321 asks. `content` is acted on when the first line of content has
-come. A list is used up one session (greeting, ehlo …) or one command at a time, then the default counts.
+Stages: greeting ehlo starttls auth token xclient mail rcpt data content dot rset quit. A stage that is
+not in the script is answered as RFC 5321 asks. `content` is acted on when the first line of content has
+come; `token` is what a client says to the 334 of an AUTH. With LMTP `dot` is acted on once for each
+recipient. A list is used up one session (greeting, ehlo …) or one command at a time, then the default counts.
 """
 
 from __future__ import annotations
@@ -78,10 +79,15 @@ class Session:
     wires: list[bytes] = field(default_factory=list)
     content: list[bytes] = field(default_factory=list)
     tls: list[bool] = field(default_factory=list)  # for each command: was it said over TLS?
+    answers: int = 1  # owed to the final dot
+    proxy: bytes = b""  # the PROXY header, its signature off
 
 
 class FakeHop:
-    """tls: offers STARTTLS with it, or (implicit) speaks it from the first octet. login: offers AUTH."""
+    """tls: offers STARTTLS with it, or (implicit) speaks it from the first octet.
+
+    login: offers AUTH, with these mechanisms. lmtp: speaks LMTP instead. proxied: waits for a PROXY v2 header first.
+    """
 
     def __init__(
         self,
@@ -91,12 +97,15 @@ class FakeHop:
         name: str = "hop.example",
         tls: ssl.SSLContext | None = None,
         implicit: bool = False,
-        login: bool = False,
+        login: bool | str = False,
+        lmtp: bool = False,
+        proxied: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.script = {stage: list(do) if isinstance(do, list) else do for stage, do in (script or {}).items()}
         self.extensions, self.name, self.tls, self.implicit, self.login = extensions, name, tls, implicit, login
+        self.lmtp, self.proxied = lmtp, proxied
         self.host, self.port = host, port
         self.sessions: list[Session] = []
         self.peers: list[str] = []  # the address that each session came from
@@ -161,6 +170,10 @@ class FakeHop:
         secure = self.implicit
         mail = False
         recipients = 0
+        if self.proxied:
+            head = await reader.readexactly(16)
+            assert head.startswith(b"\r\n\r\n\0\r\nQUIT\n"), head
+            session.proxy = head[12:] + await reader.readexactly(int.from_bytes(head[14:]))
         await self._do("greeting", Reply(f"220 {self.name} ESMTP"), reader, writer)
         while True:
             line = (await reader.readuntil(b"\r\n"))[:-2]
@@ -168,14 +181,14 @@ class FakeHop:
             session.tls.append(secure)
             verb = line.split(b" ")[0].split(b":")[0].upper().decode("latin-1")
             match verb:
-                case "EHLO" | "HELO":
+                case "EHLO" | "HELO" | "LHLO" if (verb == "LHLO") is self.lmtp:
                     mail, recipients = False, 0
                     offered = [*self.extensions]
                     if self.tls and not secure:
                         offered.append("STARTTLS")
                     if self.login:
-                        offered.append("AUTH PLAIN LOGIN")
-                    lines = [self.name, *offered] if verb == "EHLO" else [self.name]
+                        offered.append(f"AUTH {'PLAIN LOGIN' if self.login is True else self.login}")
+                    lines = [self.name, *offered] if verb != "HELO" else [self.name]
                     text = "\r\n".join(f"250{'-' if line is not lines[-1] else ' '}{line}" for line in lines)
                     await self._do("ehlo", Reply(text), reader, writer)
                 case "STARTTLS":
@@ -184,7 +197,13 @@ class FakeHop:
                         await writer.start_tls(self.tls)
                         secure = True
                 case "AUTH":
-                    await self._do("auth", Reply("235 2.7.0 welcome"), reader, writer)
+                    said = await self._do("auth", Reply("235 2.7.0 welcome"), reader, writer)
+                    if said.startswith(b"334"):
+                        session.commands.append((await reader.readuntil(b"\r\n"))[:-2])
+                        session.tls.append(secure)
+                        await self._do("token", Reply("535 5.7.8 no"), reader, writer)
+                case "XCLIENT":
+                    await self._do("xclient", Reply(f"220 {self.name} anew"), reader, writer)
                 case "MAIL":
                     said = await self._do(
                         "mail", Reply("503 5.5.1 nested MAIL" if mail else "250 2.1.0 sender ok"), reader, writer
@@ -200,8 +219,9 @@ class FakeHop:
                         "data", Reply("354 go on" if recipients else "554 5.5.1 no recipients"), reader, writer
                     )
                     if said.startswith(b"354"):
-                        mail, recipients = False, 0
+                        session.answers = recipients if self.lmtp else 1
                         await self._content(session, reader, writer)
+                        mail, recipients = False, 0
                 case "RSET":
                     mail, recipients = False, 0
                     await self._do("rset", Reply("250 2.0.0 flushed"), reader, writer)
@@ -221,8 +241,8 @@ class FakeHop:
         if self.hold is not None:
             await self._note("held")
             await self.hold.wait()
-        said = await self._do("dot", Reply("250 2.0.0 taken"), reader, writer)
-        if said.startswith(b"250"):
+        said = [await self._do("dot", Reply("250 2.0.0 taken"), reader, writer) for _ in range(session.answers)]
+        if any(one.startswith(b"250") for one in said):
             # RFC 5321 §4.5.2: a line that begins with a dot loses it
             self.accepted.append(b"".join(line[1:] if line.startswith(b".") else line for line in lines[:-1]))
 

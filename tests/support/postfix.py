@@ -28,6 +28,7 @@ alias_database =
 mynetworks =
 inet_protocols = ipv4
 smtputf8_enable = yes
+smtpd_authorized_xclient_hosts = 127.0.0.0/8
 message_size_limit = 33554432
 virtual_mailbox_limit = 0
 virtual_mailbox_domains = {domain}

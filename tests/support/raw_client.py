@@ -22,9 +22,9 @@ class RawClient:
         self._connection.sendall(octets)
 
     def read(self) -> str:
-        """The next reply, its lines joined with a newline; "" when the connection is closed."""
+        """The next reply, its lines joined with a newline; "" when the connection is closed or reset."""
         lines = []
-        while line := self._incoming.readline():
+        while line := self._line():
             self.transcript += line
             lines.append(line.decode(errors="replace").rstrip("\r\n"))
             if line[3:4] != b"-":
@@ -33,6 +33,12 @@ class RawClient:
         if reply:
             self.replies.append(reply)
         return reply
+
+    def _line(self) -> bytes:
+        try:
+            return self._incoming.readline()
+        except ConnectionResetError:
+            return b""
 
     def say(self, line: bytes) -> str:
         """Send `line` with its CRLF, return the reply."""

@@ -111,7 +111,10 @@ def serve(folder: Path, port: int) -> None:
         with lock, (folder / "transactions").open("a") as record:
             record.write(json.dumps(values) + "\n")
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", port), Session) as server:
+    class Server(socketserver.ThreadingTCPServer):
+        request_queue_size = 128  # with 5, of many connections at once some would never be answered
+
+    with Server(("127.0.0.1", port), Session) as server:
         server.serve_forever()
 
 

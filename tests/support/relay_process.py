@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -20,10 +21,13 @@ HOSTNAME = "relay.example"
 class RelayProcess:
     """A running relay. ports: of its listeners, by name, on 127.0.0.1. web: the port of its health page."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ports: dict[str, int], web: int, log: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], ports: dict[str, int], web: int, log: Path, config: Path
+    ) -> None:
         self.process = process
         self.ports = ports
         self.web = web
+        self.config = config
         self._log = log
 
     @property
@@ -46,6 +50,25 @@ class RelayProcess:
                 return error.code, error.read().decode()
         except OSError:
             return 0, ""
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        page = self.get("/metrics")[1]
+        return next(float(line.split()[1]) for line in page.splitlines() if line.startswith(f"{name} "))
+
+    def reload(self, text: str) -> bool:
+        """Write `text` as its configuration, SIGHUP; whether it was taken, once that is known."""
+        taken, rejected = self.metric("relay_config_generation_total"), self.log.count(" config.rejected ")
+        self.config.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+
+        def answered() -> bool:
+            return (
+                self.metric("relay_config_generation_total") > taken or self.log.count(" config.rejected ") > rejected
+            )
+
+        wait_until("the relay has taken or rejected its configuration", answered)
+        return self.metric("relay_config_generation_total") > taken
 
     def stop(self) -> None:
         """SIGTERM; AssertionError unless it ends in order: exit 0 and no traceback in its log."""
@@ -76,7 +99,8 @@ def running_relay(folder: Path, tables: Mapping[str, Any]) -> Iterator[RelayProc
             stderr=output,
             cwd=folder,
         )
-    relay = RelayProcess(process, {name: listener["port"] for name, listener in listeners.items()}, web, log)
+    ports = {name: listener["port"] for name, listener in listeners.items()}
+    relay = RelayProcess(process, ports, web, log, config)
 
     def ready() -> bool:
         assert process.poll() is None, f"relay serve ended with {process.returncode}:\n{relay.log}"

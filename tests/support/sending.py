@@ -40,7 +40,7 @@ class Sending:
         values = {"host": ("127.0.0.1",), "tls": HopTls.NONE} | keys
         self.clock = clock or SystemClock()
         self.facts: list[Fact] = []
-        timeout = Timeout.model_construct(**Timeout().model_dump() | times)
+        timeout = Timeout.model_construct(**dict(Timeout()) | times)
         self.hop = SmtpHop("out", Hop(port=port, **values), timeout, hostname, self.clock, self.facts.append)
 
     async def deliver(
@@ -54,6 +54,10 @@ class Sending:
         change(envelope)
         message = Message.parse(content)
         return await self.hop.deliver(envelope, message, recipients or (ANN,), self.clock.monotonic() + within)
+
+    async def ask(self, recipient: Address = ANN, *, client: Client = CLIENT, within: float = 30.0) -> Outcome:
+        envelope = Envelope("id0", client, SENDER)
+        return await self.hop.ask(envelope, recipient, self.clock.monotonic() + within)
 
     async def close(self) -> None:
         await self.hop.close()

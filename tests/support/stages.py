@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -84,16 +84,35 @@ async def until(holds: Callable[[], bool], patience: float = 20.0) -> None:
             await asyncio.sleep(0.001)
 
 
+def configured(tables: Mapping[str, Any]) -> Config:
+    """`tables` as in config.toml; ports default to free ones."""
+    given = {"hostname": "relay.test", **tables}
+    listeners = {name: {"port": 0, **settings} for name, settings in given["listener"].items()}
+    return Config.model_validate({**given, "listener": listeners})
+
+
 @asynccontextmanager
 async def listening(
-    stages: Any, tables: Mapping[str, Any] | None = None, *, logins: Logins | None = None, drain: float = 5.0
+    stages: Any,
+    tables: Mapping[str, Any] | None = None,
+    *,
+    logins: Logins | None = None,
+    drain: float = 5.0,
+    own: Collection[str] = (),
 ) -> AsyncIterator[Listening]:
-    """Listeners as in config.toml (default: one `capture`) on free ports, until the block ends."""
+    """Listeners as in config.toml (default: one `capture`) on free ports, until the block ends.
+
+    own: addresses that are taken for this machine's.
+    """
     facts: list[Fact] = []
-    given = {"hostname": "relay.test", **(tables or {"listener": {"capture": {"role": "capture"}}})}
-    for settings in given["listener"].values():
-        settings.setdefault("port", 0)
-    listeners = Listeners(Config.model_validate(given), stages, logins, SystemClock(), facts.append)
+    listeners = Listeners(
+        configured(tables or {"listener": {"capture": {"role": "capture"}}}),
+        stages,
+        logins,
+        SystemClock(),
+        facts.append,
+        lambda ip: str(ip) in own,
+    )
     await listeners.start()
     try:
         yield Listening(listeners, facts)

@@ -77,6 +77,18 @@ HOP = {"hop": "mailbox", "host": "mx.example.net", "to": ["bob@example.net"], "e
         ("pipeline.answered", IN | {"reply": "550 5.7.1 x"}, "relay_messages_total", IN | {"result": "rejected"}),
         ("pipeline.answered", IN | {"reply": "250 x"}, "relay_answer_duration_seconds_count", IN),
         (
+            "decide.verified",
+            {"hop": "mailbox", "to": "ann@example.org", "result": "unknown"},
+            "relay_verifications_total",
+            {"hop": "mailbox", "result": "unknown"},
+        ),
+        (
+            "decide.rated",
+            {"rate": "apps", "per": "login", "counted": "messages", "who": "ann"},
+            "relay_rate_limited_total",
+            {"rate": "apps"},
+        ),
+        (
             "edit.signed",
             {"domain": "example.org", "selectors": ["a"]},
             "relay_dkim_signed_total",
