@@ -75,6 +75,8 @@ class Header:
         left: dict[bytes, int] = {}
         hashed = sha256()
         for name in signature.names:
+            if name not in self._named:
+                continue
             fields = self._fields(form, name)
             at = left.get(name, len(fields)) - 1  # RFC 6376 §5.4.2: from the bottom up
             if at >= 0:
@@ -86,7 +88,7 @@ class Header:
     def _fields(self, form: Form, name: bytes) -> list[bytes]:
         found = self._formed.get((form, name))
         if found is None:
-            found = [_FIELD_FORMS[form](raw) + b"\r\n" for raw in self._named.get(name, ())]
+            found = [_FIELD_FORMS[form](raw) + b"\r\n" for raw in self._named[name]]
             self._formed[form, name] = found
         return found
 

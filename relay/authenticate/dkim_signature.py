@@ -106,7 +106,7 @@ def message_signature(field: Field, tags: Mapping[str, str], time: float) -> Mes
         raise _permerror("c= names a form that is not known") from None
     if not _FIELD_NAMES.match(tags["h"]):
         raise _permerror("h= is not a list of field names")
-    names = [name.encode() for name in words(tags["h"].lower())]
+    names = [name.strip(b" \t") for name in tags["h"].lower().encode().split(b":")]
     if b"from" not in names:  # RFC 6376 §5.4
         raise _permerror("h= does not name From")
     length = tags.get("l")
