@@ -24,15 +24,21 @@ from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 from relay.forward.deliver import SmtpHop
 from relay.forward.remembered import Remembered
-from relay.inbox.store import FILE_NAME, Inbox
+from relay.gateway import Gateway
+from relay.inbox.store import FILE_NAME as INBOX
+from relay.inbox.store import Inbox
 from relay.outcome import NextHop
 from relay.pipeline import Pipeline
 from relay.publish.keys import make_missing_keys
+from relay.report.journal import FILE_NAME as JOURNAL
+from relay.report.journal import Journal
+from relay.resolver import Resolver
+from relay.submission import Submission
 from relay.watch.metrics import Metrics
 from relay.watch.web import Web
 
 _PROBE = 2.0  # seconds that a start or reload waits to hear what next hops take
-_FIXED = ("data", "inbox", "web")  # what is opened once: a reload that changes it is refused
+_FIXED = ("data", "dns", "inbox", "journal", "web")  # what is opened once: a reload that changes it is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,9 @@ class App:
         self._retiring: set[asyncio.Future[None]] = set()
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
-        self._inbox = Inbox(config.data / FILE_NAME, "inbox", config.inbox.keep, clock, self.record)
+        self._inbox = Inbox(config.data / INBOX, "inbox", config.inbox.keep, clock, self.record)
+        self._resolver = Resolver(config.dns.nameservers, config.timeout.dns, clock=clock)
+        self._journal = Journal(config.data / JOURNAL, config.journal.keep, clock, self.record)
         self._now = self._build(config, _read_recipients(config))
         self._listeners = Listeners(config, self._now.pipeline, self._now.logins, clock, self.record)
         self._web = Web(self._metrics.expose, lambda: {"listeners": self._ready}, config.hostname)
@@ -83,6 +91,7 @@ class App:
     def record(self, fact: Fact) -> None:
         """Where every fact goes."""
         self._metrics.record(fact)
+        self._journal.record(fact)
         self._log(fact)
 
     @property
@@ -96,6 +105,7 @@ class App:
         try:
             if _keeps(config):
                 await self._inbox.open()
+            await self._journal.open()
             web_port = await self._web.start(config.web.host, config.web.port)
             await self._now.probe()
             await self._listeners.start()
@@ -134,9 +144,11 @@ class App:
         await self._listeners.drain(self._now.config.timeout.drain)
         await self._verification.close()
         await asyncio.gather(self._now.close(), *self._retiring)
+        await self._resolver.close()
         await self._inbox.close()
         await self._web.stop()
         self.record(Fact("app.stopped"))
+        await self._journal.close()
 
     def _build(self, config: Config, recipients: Mapping[str, Recipients]) -> Generation:
         """All parts that can be made without opening a port. Raises ConfigError."""
@@ -149,13 +161,15 @@ class App:
             for name, hop in config.hop.items()
         }
         logins = Logins.read(config.login, self._clock) if config.login.file else None
-        signer = Signer(config.domain, self._clock, self.record)
+        submission = Submission(config, Signer(config.domain, self._clock, self.record), self._clock, self.record)
+        gateway = Gateway(config, self._resolver, self._clock, self.record)
         senders = logins.senders if logins else None
         pipeline = Pipeline(
             config,
             hops,
             self._inbox,
-            signer,
+            submission,
+            gateway,
             senders,
             recipients,
             self._remembered,
@@ -167,14 +181,10 @@ class App:
         return Generation(config, hops, logins, pipeline)
 
     def _tell(self, event: str, values: dict[str, object]) -> None:
-        """`event`, with where each listener listens; and what a listener does not do yet."""
+        """`event`, with where each listener listens."""
         for name, (host, port) in self.addresses.items():
             values[name] = f"{host}:{port}"
         self.record(Fact(event, "", values))
-        for name, listener in self._now.config.listener.items():
-            if listener.role is Role.GATEWAY:
-                # This role will check SPF, DKIM, DMARC and ARC; it does not yet, and says so.
-                self.record(Fact("app.unchecked", "", {"listener": name, "missing": "spf dkim dmarc arc"}, "warning"))
 
 
 def _keeps(config: Config) -> bool:

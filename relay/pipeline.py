@@ -10,25 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 from relay import reply as replies
 from relay.address import Address
-from relay.author import parse_author
 from relay.capabilities import EVERYTHING, Capabilities, common
 from relay.clock import Clock
 from relay.config.models import Config, Role
-from relay.decide.permission import refuse_author, refuse_recipient, refuse_sender
+from relay.decide.permission import refuse_recipient, refuse_sender
 from relay.decide.rate import Rates
 from relay.decide.recipients import Recipients, is_postmaster, postmaster_at, refuse_unknown
 from relay.decide.verification import Verification
 from relay.edit import headers, trace
-from relay.edit.rewrite import masquerade
-from relay.edit.sign import Signer
 from relay.envelope import Envelope
-from relay.errors import CannotSign, MalformedAddress, MalformedMessage
+from relay.errors import MalformedMessage
 from relay.fact import Fact, Record
 from relay.forward.remembered import Remembered
 from relay.forward.route import choose, reachable
+from relay.gateway import Gateway
 from relay.message import Message
 from relay.outcome import NextHop, disagree, one_reply
 from relay.reply import Reply, malformed
+from relay.submission import Submission
 
 
 class Pipeline:
@@ -43,7 +42,8 @@ class Pipeline:
         config: Config,
         hops: Mapping[str, NextHop],
         inbox: NextHop,
-        signer: Signer,
+        submission: Submission,
+        gateway: Gateway,
         senders: Callable[[str], Sequence[str]] | None,
         recipients: Mapping[str, Recipients],
         remembered: Remembered,
@@ -52,7 +52,8 @@ class Pipeline:
         clock: Clock,
         record: Record,
     ) -> None:
-        self._config, self._hops, self._signer, self._senders = config, {"": inbox, **hops}, signer, senders
+        self._config, self._hops, self._senders = config, {"": inbox, **hops}, senders
+        self._submission, self._gateway = submission, gateway
         self._recipients, self._remembered, self._rates = recipients, remembered, rates
         self._verification, self._clock, self._record = verification, clock, record
 
@@ -84,7 +85,12 @@ class Pipeline:
         if refusal is None and listener.verify_recipients and not is_postmaster(recipient, config.postmaster):
             ask, seconds = self._hops[hop].ask, config.timeout.checks
             refusal = await self._verification.refuse(config.verify, hop, ask, envelope, recipient, seconds)
+        if refusal is None and listener.role is Role.GATEWAY:
+            self._gateway.begin(envelope)
         return refusal or replies.RECIPIENT_OK
+
+    def forget(self, envelope: Envelope) -> None:
+        self._gateway.forget(envelope)
 
     async def receive(self, envelope: Envelope, content: bytearray) -> Reply:
         began = self._clock.monotonic()
@@ -101,36 +107,31 @@ class Pipeline:
         return reply
 
     async def _receive(self, envelope: Envelope, content: bytearray, until: float) -> Reply:
-        config, role, now = self._config, self._config.listener[envelope.client.listener].role, self._clock.time()
-        sent = envelope
+        config, role = self._config, self._config.listener[envelope.client.listener].role
         try:
-            message = headers.clean(Message.parse(content), config.hostname)
+            came = Message.parse(content)
         except MalformedMessage as error:
             return malformed(str(error))
-        own_hops = trace.own_hops(message, config.hostname)
-        if trace.hops(message) >= config.limit.received or own_hops >= config.limit.received_own:
+        own_hops = trace.own_hops(came, config.hostname)
+        if trace.hops(came) >= config.limit.received or own_hops >= config.limit.received_own:
             return replies.TOO_MANY_HOPS
-        if role is not Role.GATEWAY:
-            try:
-                author = parse_author(message)
-            except MalformedAddress:
-                author = None
-            if role is Role.SUBMISSION:
-                if author is None:
-                    return replies.BAD_FROM
-                if refusal := refuse_author(author, self._senders_of(envelope)):
-                    return refusal
-                message = headers.complete(message, config.hostname, now, envelope.id)
-                sent, message, author = masquerade(config.masquerade, envelope, message, author, self._record)
-            try:
-                message = await self._signer.sign(message, author, envelope.id)
-            except CannotSign:
-                return replies.NO_KEY
         recipients = [self._mailbox(envelope, recipient) for recipient in envelope.recipients]
         hop = self._hop(envelope, envelope.recipients[0])
+        sent, message = envelope, headers.clean(came, config.hostname)
+        fields: tuple[bytes, ...] = ()
+        if role is Role.GATEWAY:
+            judged = await self._gateway.judge(envelope, came, until)
+            if judged.refusal is not None:
+                return judged.refusal
+            hop, fields = judged.hop or hop, judged.fields
+        else:
+            prepared = await self._submission.prepare(envelope, message, self._senders_of(envelope))
+            if isinstance(prepared, Reply):
+                return prepared
+            sent, message = prepared
         if hop is None:  # recipient() saw to it that there is one
             return replies.NO_ROUTE
-        message = message.prepend(trace.received_field(envelope, config.hostname, now))
+        message = message.prepend(*fields, trace.received_field(envelope, config.hostname, self._clock.time()))
         settled = await self._remembered.settled(envelope, recipients, content)
         rest = [recipient for recipient in recipients if recipient not in settled]
         outcomes = (*settled.values(), *(await self._hops[hop].deliver(sent, message, rest, until) if rest else ()))

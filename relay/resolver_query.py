@@ -42,7 +42,10 @@ _CARES_TYPES = {
     "MX": pycares.QUERY_TYPE_MX,
     "PTR": pycares.QUERY_TYPE_PTR,
 }
-_ABSENT = {pycares.errno.ARES_ENOTFOUND: NoSuchName, pycares.errno.ARES_ENODATA: NoData}
+_ABSENT: dict[int, type[NoSuchName] | type[NoData]] = {
+    pycares.errno.ARES_ENOTFOUND: NoSuchName,
+    pycares.errno.ARES_ENODATA: NoData,
+}
 
 
 class Nameserver(NamedTuple):
@@ -143,7 +146,7 @@ class Query:
                 return Answer(
                     error=absent, text=_says(question, absent), ttl=self._negative_ttl, octets=_weight(question)
                 )
-            return trouble(question, pycares.errno.strerror(code).lower())
+            return trouble(question, str(pycares.errno.strerror(code)).lower())
         wanted = _CARES_TYPES[question.kind]
         found = [_cares_value(record.data) for record in result.answer if record.type == wanted]
         # A CNAME to nothing comes back as the CNAME alone, without an error.

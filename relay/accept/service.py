@@ -39,6 +39,10 @@ class Stages(Protocol):
         """After the final dot; lines of `content` end with CRLF. Runs on when the client goes away."""
         ...
 
+    def forget(self, envelope: Envelope) -> None:
+        """The transaction is over, however it ended."""
+        ...
+
 
 class Connection(Protocol):
     """One client's connection, as the listener sees it."""

@@ -88,7 +88,9 @@ class Session(aiosmtpd.Session):
 
     def reset(self) -> None:
         """Forget the transaction (RSET, EHLO, the end of every message)."""
-        self.envelope = None
+        if self.envelope is not None:
+            self.service.stages.forget(self.envelope)
+            self.envelope = None
         if self.chunks is not None:
             self.chunks.release()
             self.chunks = None

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from relay.config.models import Config, Table
+from relay.config.models import Config
 from relay.config.shape import Key, Leaf, Named, kind_of
+from relay.config.table import Table
 
 MAX_SHOWN = 60  # characters of a faulty value
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from relay.config.names import (
     AnyNetwork,
@@ -21,20 +21,19 @@ from relay.config.names import (
     HttpsUrl,
     Mailbox,
     Name,
+    Nameserver,
     NextHost,
     OwnAddress,
     Replacement,
     Sender,
     SenderDomain,
 )
+from relay.config.policy import Policy, Rules
+from relay.config.table import Table
 from relay.config.units import Duration, Size, Wait
 
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
 
 class Role(StrEnum):
@@ -347,6 +346,14 @@ class Hop(Table):
     messages_per_connection: int = Field(100, ge=1, description="then the connection is closed")
 
 
+class Dns(Table):
+    nameservers: tuple[Nameserver, ...] = Field((), description="address or address:port; none: the system's")
+
+
+class Journal(Table):
+    keep: Duration = Field(30 * 86400.0, gt=0, description="how long the facts about a message stay")
+
+
 class Inbox(Table):
     keep: int = Field(10000, ge=1, description="messages kept; the oldest go first")
 
@@ -419,6 +426,13 @@ class Config(Table):
     )
     stress: Stress = Field(default_factory=Stress, description="what changes under load")
     verify: Verify = Field(default_factory=Verify, description="what is remembered of recipients")
+    dns: Dns = Field(default_factory=Dns, description="whom the checks of a gateway ask")
+    policy: Policy = Field(default_factory=Policy, description="what follows from the checks of a gateway")
+    shadow: Rules | None = Field(
+        None,
+        examples=[{"dmarc": {"reject": True}}],
+        description="rules tried beside [policy]: differences are logged and counted, nothing else",
+    )
     masquerade: dict[Name, Masquerade] = Field(
         default_factory=dict,
         examples=[{"internal": {"match": ["@internal.example.org"], "address": "@example.org"}}],
@@ -428,6 +442,7 @@ class Config(Table):
     route: dict[Name, Route] = Field(default_factory=dict, description="which hop takes which recipient")
     hop: dict[Name, Hop] = Field(default_factory=dict, description="where mail goes")
     inbox: Inbox = Field(default_factory=Inbox, description="the relay's own store, behind a hop of kind inbox")
+    journal: Journal = Field(default_factory=Journal, description="what `relay explain` tells of")
     timeout: Timeout = Field(default_factory=Timeout, description="how long anything may take")
     log: Log = Field(default_factory=Log, description="what the relay says of itself")
     web: Web = Field(default_factory=Web, description="health and metrics")

@@ -122,6 +122,16 @@ def https_url(text: str) -> str:
     return text
 
 
+def nameserver(text: str) -> str:
+    """`192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:5353`."""
+    host, colon, port = text.rpartition(":")
+    if text.count(":") != 1 and not host.endswith("]"):
+        host, colon, port = text, "", ""
+    if not _is_address(host.removeprefix("[").removesuffix("]")) or (colon and not port.isdecimal()):
+        raise ValueError('write the address of a name server, such as "192.0.2.53" or "127.0.0.1:5353"')
+    return text
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)
@@ -145,6 +155,7 @@ Replacement = Annotated[str, AfterValidator(replacement)]
 BindAddress = Annotated[str, AfterValidator(bind_address)]
 OwnAddress = Annotated[str, AfterValidator(own_address)]
 NextHost = Annotated[str, AfterValidator(next_host)]
+Nameserver = Annotated[str, AfterValidator(nameserver)]
 HttpsUrl = Annotated[str, AfterValidator(https_url)]
 # A table's name stands in variables (`__` parts them there), in log lines and in metric labels.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*$", max_length=40)]

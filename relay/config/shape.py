@@ -11,7 +11,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, SecretStr
 
-from relay.config.models import Config, Table
+from relay.config.models import Config
+from relay.config.table import Table
 
 Key = tuple[str, ...]  # ("listener", "submission", "port")
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from relay.config.models import ROLE_KEYS, Config, Listener, Table
+from relay.config.models import ROLE_KEYS, Config, Listener
 from relay.config.shape import Key, Kind, Leaf, Named, inside
+from relay.config.table import Table
 
 SHIPPED: Mapping[str, Any] = {
     "hostname": "localhost",

@@ -14,12 +14,15 @@ from email.utils import format_datetime
 from relay.edit.results import claims
 from relay.message import Message
 
+QUARANTINE, MARK = "X-Relay-Quarantine", "X-Relay-Mark"  # why, on mail that is delivered all the same
 MAX_LINE = 78  # RFC 5322 §2.1.1, octets without the CRLF; a longer unit stands on a line of its own
+
+_RECEIVERS = frozenset({b"return-path", QUARANTINE.lower().encode(), MARK.lower().encode()})
 
 
 def clean(message: Message, authserv_id: str) -> Message:
-    """The message without what only its receiver may write: results under our name, and Return-Path."""
-    return message.without(lambda field: field.name == b"return-path" or claims(field, authserv_id))
+    """The message without what only its receiver may write: results under our name, our marks, Return-Path."""
+    return message.without(lambda field: field.name in _RECEIVERS or claims(field, authserv_id))
 
 
 def complete(message: Message, hostname: str, time: float, message_id: str) -> Message:

@@ -20,6 +20,22 @@ def facts(verdicts: Verdicts) -> dict[str, Any]:
     return values
 
 
+def brief(verdicts: Verdicts) -> dict[str, object]:
+    """The verdicts for a log line: `spf=pass`, `dkim=["pass d=example.org s=r1"]`."""
+    return {
+        "dmarc": str(verdicts.dmarc.result),
+        "author": verdicts.dmarc.author_domain,
+        "disposition": str(verdicts.dmarc.disposition),
+        "spf": str(verdicts.spf.result),
+        "helo": str(verdicts.helo.result),
+        "dkim": [f"{one.result} d={one.domain} s={one.selector}" for one in verdicts.dkim],
+        "arc": str(verdicts.arc.result),
+        "iprev": str(verdicts.iprev.result),
+        "queries": verdicts.queries,
+        "elapsed_ms": round(verdicts.seconds * 1000, 1),
+    }
+
+
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The explanation, line by line. found: as `facts` made it; foreign text in it is not yet escaped."""
     yield from _iprev(found["iprev"])

@@ -23,6 +23,7 @@ from relay.clock import Clock
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 
+EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.facts` made them
 FILE_NAME = "journal.db"  # in the data folder
 VERSION = 1  # of the schema, in PRAGMA user_version
 FLUSH = 1.0  # seconds that a fact waits for company
@@ -69,8 +70,8 @@ class Journal:
             raise ConfigError(Problem(str(self._path), "", f"the journal cannot be opened: {error}")) from error
 
     def record(self, fact: Fact) -> None:
-        """Keep `fact` if it is about a message or a session; debug facts are not kept."""
-        if not fact.id or fact.level == "debug" or self._database is None:
+        """Keep `fact` if it is about a message or a session; of debug facts only the verdicts, which are long."""
+        if not fact.id or self._database is None or (fact.level == "debug" and fact.event != EXPLAINED):
             return
         facts = json.dumps(fact.values, default=str, ensure_ascii=True)
         self._waiting.append((self._clock.time(), fact.id, fact.event, fact.level, facts))

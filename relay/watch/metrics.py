@@ -72,6 +72,12 @@ class Metrics:
         self._tls = counter("tls_connections", "TLS handshakes", "side", "version")
         self._generations = counter("config_generation", "configurations taken, the first one included")
         self._reload_ok = Gauge("relay_config_reload_ok", "1 if the last reload was taken", registry=registry)
+        self._checks = counter("auth_check", "results of checks of inbound mail", "check", "result")
+        self._check_seconds = Histogram(
+            "relay_auth_check_duration_seconds", "all checks of a message", buckets=_SECONDS, registry=registry
+        )
+        self._decisions = counter("decisions", "what followed from the checks", "action", "applied", "rule")
+        self._differences = counter("shadow_differences", "decisions that the shadow rules differ in", "difference")
         self._trouble = counter("trouble", "internal trouble, see the log", "stage")
         self._counts: dict[str, Callable[[Values], None]] = {
             "accept.connected": self._count_connected,
@@ -91,6 +97,11 @@ class Metrics:
             "edit.signed": lambda values: self._signed.labels(_word(values, "domain")).inc(),
             "edit.unsigned": lambda values: self._unsigned.labels(_word(values, "domain")).inc(),
             "forward.connected": self._count_hop_tls,
+            "authenticate.checked": self._count_checks,
+            "decide.decided": lambda values: self._decisions.labels(
+                _word(values, "action"), _word(values, "applied"), _word(values, "rule")
+            ).inc(),
+            "decide.shadow": lambda values: self._differences.labels(_word(values, "difference")).inc(),
             "app.started": self._count_configuration,
             "config.reloaded": self._count_configuration,
             "config.rejected": lambda values: self._reload_ok.set(0),
@@ -122,6 +133,14 @@ class Metrics:
         listener = _word(values, "listener")
         self._messages.labels(listener, _result(values)).inc()
         self._answers.labels(listener).observe(_number(values, "elapsed_ms") / 1000)
+
+    def _count_checks(self, values: Values) -> None:
+        for check in ("dmarc", "spf", "helo", "arc", "iprev"):
+            self._checks.labels(check, _word(values, check)).inc()
+        signatures = values.get("dkim")
+        for one in signatures if isinstance(signatures, list) else ():
+            self._checks.labels("dkim", str(one).partition(" ")[0]).inc()
+        self._check_seconds.observe(_number(values, "elapsed_ms") / 1000)
 
     def _count_configuration(self, values: Values) -> None:
         self._generations.inc()

@@ -30,11 +30,15 @@ class Scripted:
         self.answers: dict[str, Reply | Exception] = answers
         self.received: list[tuple[Envelope, bytes]] = []
         self.arrived = asyncio.Event()
+        self.forgotten: list[Envelope] = []
         self.gate: asyncio.Event | None = None
         self.taken = EVERYTHING  # what the next hops take
 
     async def sender(self, envelope: Envelope) -> Reply:
         return self._answer("sender", reply.SENDER_OK)
+
+    def forget(self, envelope: Envelope) -> None:
+        self.forgotten.append(envelope)
 
     def capabilities(self, listener: str) -> Capabilities:
         return self.taken

@@ -1,0 +1,107 @@
+"""What a gateway does with a message from the world: checks, a decision, the fields that say so.
+
+Gather in async (`authenticate`), decide in sync (`decide`), act by the pipeline. SPF begins at the first
+recipient that is taken, so that its DNS goes beside the upload; a dictionary attack costs no DNS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.authenticate.check import EarlySpf, authenticate
+from relay.clock import Clock
+from relay.config.models import Config
+from relay.config.policy import Action
+from relay.decide.policy import Decision, decide, difference, is_skipped
+from relay.edit.headers import MARK, QUARANTINE, folded
+from relay.edit.results import results_field
+from relay.envelope import Envelope
+from relay.fact import Fact, Record
+from relay.message import Message
+from relay.reply import Reply
+from relay.report.explanation import brief, facts
+from relay.report.journal import EXPLAINED
+from relay.resolver import Resolver
+from relay.verdict import Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """refusal: the reply, if it is not to be delivered. fields: go on top of it. hop: another than its route's."""
+
+    refusal: Reply | None = None
+    fields: tuple[bytes, ...] = ()
+    hop: str | None = None
+
+
+class Gateway:
+    def __init__(self, config: Config, resolver: Resolver, clock: Clock, record: Record) -> None:
+        self._config, self._resolver, self._clock, self._record = config, resolver, clock, record
+        self._early: dict[str, EarlySpf] = {}
+
+    def begin(self, envelope: Envelope) -> None:
+        """A recipient was taken: SPF may begin."""
+        client = envelope.client
+        if envelope.id not in self._early and not is_skipped(client.ip, self._config.policy):
+            seconds = self._config.timeout.checks
+            self._early[envelope.id] = EarlySpf(
+                client.ip, client.helo, envelope.reverse_path, self._resolver, seconds=seconds
+            )
+
+    def forget(self, envelope: Envelope) -> None:
+        """The transaction is over; SPF that nobody waits for ends."""
+        if early := self._early.pop(envelope.id, None):
+            early.cancel()
+
+    async def judge(self, envelope: Envelope, message: Message, until: float) -> Judged:
+        """message: as it came; what is checked is what was signed. until: monotonic."""
+        policy, client = self._config.policy, envelope.client
+        verdicts = None if is_skipped(client.ip, policy) else await self._check(envelope, message, until)
+        decision = decide(envelope.id, verdicts, policy)
+        self._tell(envelope, verdicts, decision)
+        if decision.reply is not None and not decision.monitored:
+            return Judged(decision.reply)
+        path = str(envelope.reverse_path or "")
+        results = results_field(verdicts, self._config.hostname, mail_from=path, override=decision.override)
+        quarantined = decision.applied is Action.QUARANTINE
+        if quarantined:
+            return Judged(None, (results, folded(QUARANTINE, *decision.reason.split())), policy.quarantine_hop)
+        if decision.applied is Action.MARK:
+            return Judged(None, (results, folded(MARK, *decision.reason.split())))
+        return Judged(None, (results,))
+
+    async def _check(self, envelope: Envelope, message: Message, until: float) -> Verdicts:
+        config, client = self._config, envelope.client
+        shadow = config.shadow.trusted_sealers if config.shadow else ()
+        verdicts = await authenticate(
+            message,
+            client.ip,
+            client.helo,
+            envelope.reverse_path,
+            self._resolver,
+            clock=self._clock,
+            trusted_sealers={*config.policy.trusted_sealers, *shadow},
+            spf=self._early.pop(envelope.id, None),
+            seconds=max(0.0, min(config.timeout.checks, until - self._clock.monotonic())),
+            record=self._record,
+            id=envelope.id,
+        )
+        self._record(Fact(EXPLAINED, envelope.id, facts(verdicts), "debug"))
+        self._record(Fact("authenticate.checked", envelope.id, brief(verdicts)))
+        return verdicts
+
+    def _tell(self, envelope: Envelope, verdicts: Verdicts | None, decision: Decision) -> None:
+        values: dict[str, object] = {
+            "action": str(decision.action),
+            "applied": str(decision.applied),
+            "rule": decision.rule,
+            "reason": decision.reason,
+            "override": decision.override,
+            "ip": str(envelope.client.ip),
+        }
+        self._record(Fact("decide.decided", envelope.id, values))
+        if self._config.shadow is not None and verdicts is not None:
+            shadow = decide(envelope.id, verdicts, self._config.shadow)
+            if changed := difference(decision, shadow):
+                values = {"difference": changed, "rule": shadow.rule, "reason": shadow.reason}
+                self._record(Fact("decide.shadow", envelope.id, values))
