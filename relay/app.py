@@ -15,7 +15,8 @@ from relay import __version__
 from relay.accept.listener import Listeners
 from relay.accept.login import Logins
 from relay.clock import Clock
-from relay.config.models import Config, HopKind, Role
+from relay.config.hop import HopKind
+from relay.config.models import Config, Role
 from relay.decide.rate import Rates
 from relay.decide.recipients import Recipients, read_recipients
 from relay.decide.verification import Verification

@@ -16,6 +16,7 @@ from relay.config.hop_checks import check_hops
 from relay.config.listener_checks import check_listeners
 from relay.config.models import Config, ListenTls, RatePer, Role
 from relay.config.networks import Machine, is_loopback, is_same
+from relay.config.policy_checks import check_policies
 from relay.config.route_checks import check_routes
 from relay.config.shape import Key
 
@@ -40,6 +41,7 @@ def _check_all(config: Config, world: World) -> Iterator[Finding]:
     yield from _check_rates(config)
     yield from _check_stress(config)
     yield from _check_verify(config)
+    yield from check_policies(config)
     yield from check_masquerades(config)
     yield from check_domains(config, world)
     yield from check_routes(config, world)

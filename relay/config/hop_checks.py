@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from relay.config.files import attempt, chain, exposed, secret_in
 from relay.config.finding import Finding, World, check_pair
-from relay.config.models import Config, Hop, HopKind, HopTls, Identify, OAuth2
+from relay.config.hop import Hop, HopKind, HopTls, Identify, OAuth2
+from relay.config.models import Config
 from relay.config.networks import is_loopback, is_public, is_same
 from relay.config.shape import Key
 

@@ -112,7 +112,7 @@ class IprevRules(Table):
 
 
 class Forwarder(Table):
-    """Who forwards mail to us with the envelope or the text changed. All conditions given must hold."""
+    """Who hands mail on to us: its SPF, DKIM, DMARC and ARC may fail. All conditions given must hold."""
 
     name: tuple[DomainName, ...] = Field((), description="confirmed reverse names, or the domains they are in")
     network: tuple[AnyNetwork, ...] = Field((), description="the networks it connects from")
@@ -120,7 +120,7 @@ class Forwarder(Table):
 
 
 class Rules(Table):
-    """The harshest action that any check's table asks for is taken."""
+    """Nothing is done by them. Where they ask for something else than [policy] does, that is logged and counted."""
 
     author: AuthorRule = Field(
         AuthorRule.STRICT,
@@ -135,6 +135,7 @@ class Rules(Table):
     iprev: IprevRules = Field(default_factory=IprevRules, description="reverse DNS")
     forwarder: dict[Name, Forwarder] = Field(
         default_factory=dict,
+        examples=[{"list": {"name": ["lists.example.net"]}}],
         description="whose mail is not held against its author: spf, dkim, dmarc and arc are passed over",
     )
     trusted_sealers: tuple[DomainName, ...] = Field(
@@ -143,6 +144,8 @@ class Rules(Table):
 
 
 class Policy(Rules):
+    """The harshest action that any check's table asks for is taken."""
+
     mode: Mode = Field(Mode.ENFORCE, description="enforce | monitor: decide, log and count, and accept")
     skip: tuple[AnyNetwork, ...] = Field((), description="networks whose mail is not checked")
     quarantine_hop: str | None = Field(

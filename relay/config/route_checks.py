@@ -8,7 +8,8 @@ from relay.address import domain_key
 from relay.config.explain import nearest
 from relay.config.files import attempt, login_names
 from relay.config.finding import Finding, World, check_names
-from relay.config.models import Config, HopKind, Listener, Role, Route
+from relay.config.hop import HopKind
+from relay.config.models import Config, Listener, Role, Route
 from relay.config.shape import Key
 
 

@@ -100,11 +100,12 @@ def render(config: Config, head: str = "", notes: Mapping[Key, str] | None = Non
 
 
 class _Printer:
-    """Prints tables; knows which keys have been described already."""
+    """Prints tables; knows which keys have been described, and which tables shown, already."""
 
     def __init__(self, notes: Mapping[Key, str]) -> None:
         self._notes = notes
-        self._described: set[tuple[type[Table], str]] = set()
+        self._described: set[tuple[type[Table], str]] = set()  # by the class that declares the key
+        self._shown: set[type[Table]] = set()
 
     def tables(self, above: Key, table: Table, name: str) -> Iterator[tuple[Key, Table, bool]]:
         """The tables at `name`: key, table, and whether it is set; an example where none is and none was shown."""
@@ -119,14 +120,19 @@ class _Printer:
 
     def table(self, key: Key, table: Table, is_live: bool = True) -> Iterator[str]:
         """A table and those inside it. One that is not live is all comment."""
-        yield f"{'' if is_live else '#'}[{'.'.join(key)}]"
-        yield from self.settings(key, table, is_live)
+        self._shown.add(type(table))
+        settings = [*self.settings(key, table, is_live)]
+        if settings or is_live:
+            yield f"{'' if is_live else '#'}[{'.'.join(key)}]"
+            yield from settings
         for name in type(table).model_fields:
+            is_named = isinstance(inside(type(table), name), Named)
             for below, one, set_there in self.tables(key, table, name):
-                yield ""
-                if not set_there:
-                    yield from _prose(one.__doc__ or "")
-                yield from self.table(below, one, set_there and is_live)
+                lines = [*self.table(below, one, set_there and is_live)]
+                if len(lines) > 1 or is_named:  # a header alone says nothing, but that there is such a name
+                    yield ""
+                    yield from _prose("" if set_there else one.__doc__ or "")
+                    yield from lines
 
     def settings(self, key: Key, table: Table, is_table_live: bool = True) -> Iterator[str]:
         """The lines of a table's own values."""
@@ -136,10 +142,11 @@ class _Printer:
             if not _is_value(inside(model, name)):
                 continue
             setting, is_live = self._setting(table, name, field, plain[name])
-            is_new = (model, name) not in self._described
+            declared = next(base for base in model.__mro__ if name in base.__annotations__)
+            is_new = (declared, name) not in self._described
             if not is_live and (not is_new or not _applies(table, name)):
                 continue
-            self._described.add((model, name))
+            self._described.add((declared, name))
             if is_new and isinstance(field.json_schema_extra, dict):
                 yield f"# {field.json_schema_extra['group']}:"
             yield from _prose(self._notes.get((*key, name), ""))
@@ -159,7 +166,7 @@ class _Printer:
         if isinstance(kind, Named) and isinstance(kind.inside, type) and example:
             ((own, example),) = example.items()
             key, kind = (*key, own), kind.inside
-        if isinstance(kind, type) and example and not any(model is kind for model, _ in self._described):
+        if isinstance(kind, type) and example and kind not in self._shown:
             # As from a file: text becomes a path or an enum.
             yield key, kind.model_validate_json(json.dumps(example)), False
 

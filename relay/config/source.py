@@ -28,7 +28,8 @@ from relay.config.environment import Setting, from_command_line, from_environmen
 from relay.config.explain import explain
 from relay.config.files import File, exposed, secret_in
 from relay.config.finding import World, this_world
-from relay.config.models import Config, Hop, OAuth2
+from relay.config.hop import Hop, OAuth2
+from relay.config.models import Config
 from relay.config.place import Places
 from relay.config.shape import Key, Leaf, kind_of, leaves
 from relay.errors import ConfigError, Problem

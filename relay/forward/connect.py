@@ -23,7 +23,8 @@ import aiohappyeyeballs
 import aiosmtplib
 
 from relay.clock import Clock
-from relay.config.models import Hop, HopKind, HopTls, Identify, Timeout
+from relay.config.hop import Hop, HopKind, HopTls, Identify
+from relay.config.models import Timeout
 from relay.envelope import Client
 from relay.forward import oauth
 from relay.forward.connection import Connection

@@ -15,7 +15,8 @@ from typing import TypeVar
 from relay.address import Address
 from relay.capabilities import EVERYTHING, Capabilities
 from relay.clock import Clock
-from relay.config.models import Hop, HopKind, HopTls, Identify, Timeout
+from relay.config.hop import Hop, HopKind, HopTls, Identify
+from relay.config.models import Timeout
 from relay.envelope import Client, Envelope
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record

@@ -12,7 +12,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import pack
 
-from relay.config.models import HopKind, Identify
+from relay.config.hop import HopKind, Identify
 from relay.envelope import Client
 from relay.forward.connection import Connection
 from relay.forward.dialogue import Dialogue

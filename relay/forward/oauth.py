@@ -24,7 +24,7 @@ import aiosmtplib
 from pydantic import SecretStr
 
 from relay.clock import Clock
-from relay.config.models import OAuth2, SaslMechanism
+from relay.config.hop import OAuth2, SaslMechanism
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 from relay.forward.trouble import Fault, Phase, Trouble

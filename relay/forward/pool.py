@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
-from relay.config.models import Hop, Timeout
+from relay.config.hop import Hop
+from relay.config.models import Timeout
 from relay.envelope import Client
 from relay.forward.connection import Connection
 from relay.forward.identify import is_for

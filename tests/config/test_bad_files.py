@@ -201,6 +201,42 @@ SPOILT = [
         "in quotes",
     ),
     ("hostname", "postmaster = 'ann'\nhostname", "config.toml:1", "postmaster", "write an address"),
+    # the checks of a gateway
+    ("[route.all]", "[policy]\nmode = 'test'\n[route.all]", "config.toml:20", "policy.mode", '"monitor"'),
+    ("[route.all]", "[policy]\nauthor = 'lax'\n[route.all]", "config.toml:20", "policy.author", '"tag"'),
+    ("[route.all]", "[policy.spf]\nfail = 'reject'\n[route.all]", "config.toml:20", "policy.spf.fail", '"refuse"'),
+    ("[route.all]", "[policy.spf]\npass = 'refuse'\n[route.all]", "config.toml:20", "policy.spf.pass", "unknown key"),
+    # temporary trouble is never a permanent answer
+    (
+        "[route.all]",
+        "[policy.spf]\ntemperror = 'refuse'\n[route.all]",
+        "config.toml:20",
+        "policy.spf.temperror",
+        "defer",
+    ),
+    ("[route.all]", "[policy.arc]\nfail = 'refuse'\n[route.all]", "config.toml:20", "policy.arc.fail", '"defer"'),
+    ("[route.all]", "[policy.dmarc]\nreject = 'no'\n[route.all]", "config.toml:20", "policy.dmarc.reject", "true or"),
+    ("[route.all]", "[policy]\nskip = ['x']\n[route.all]", "config.toml:20", "policy.skip", "write a network"),
+    (
+        "[route.all]",
+        "[policy]\nquarantine_hop = 'no'\n[route.all]",
+        "config.toml:20",
+        "policy.quarantine_hop",
+        "[hop.no]",
+    ),
+    (
+        "[route.all]",
+        "[policy]\ntrusted_sealers = ['@a']\n[route.all]",
+        "config.toml:20",
+        "policy.trusted_sealers",
+        "a domain",
+    ),
+    ("[route.all]", "[policy.forwarder.a]\n[route.all]", "config.toml:19", "policy.forwarder.a", "is nobody"),
+    ("[route.all]", "[shadow.forwarder.a]\n[route.all]", "config.toml:19", "shadow.forwarder.a", "is nobody"),
+    ("[route.all]", "[shadow]\nmode = 'monitor'\n[route.all]", "config.toml:20", "shadow.mode", "[policy]"),
+    ("[route.all]", "[dns]\nnameservers = ['ns.a']\n[route.all]", "config.toml:20", "dns.nameservers", "address"),
+    ("[route.all]", "[dns]\nnameservers = ['::1:99999']\n[route.all]", "config.toml:20", "dns.nameservers", "address"),
+    ("[route.all]", "[journal]\nkeep = '0s'\n[route.all]", "config.toml:20", "journal.keep", "more than 0"),
 ]
 
 # whole files

@@ -183,6 +183,11 @@ ERRORS: list[tuple[Overrides, str, str]] = [
     ({**OAUTH2, f"{HOP}.oauth2.refresh_token_file": "x"}, f"{HOP}.oauth2.refresh_token_file", "does not exist"),
     ({**OAUTH2, f"{HOP}.oauth2.client_secret": ""}, f"{HOP}.oauth2.client_secret", "is empty"),
     ({**OAUTH2, f"{HOP}.oauth2.client_id": "a\r\nb"}, f"{HOP}.oauth2.client_id", "characters that no login can have"),
+    # policies
+    ({"policy.quarantine_hop": "quarantine"}, "policy.quarantine_hop", "there is no [hop.quarantine]"),
+    ({"policy.quarantine_hop": "mailbux"}, "policy.quarantine_hop", "did you mean mailbox?"),
+    ({"policy.forwarder.list.name": []}, "policy.forwarder.list", "set `name`, `network` or `dkim`"),
+    ({"shadow.forwarder.list.dkim": []}, "shadow.forwarder.list", "set `name`, `network` or `dkim`"),
     # delays and deadlines
     ({"delay.greeting.gatevay": "2s"}, "delay.greeting.gatevay", "did you mean gateway?"),
     ({"delay.greeting.gateway": "280s"}, "delay.greeting.gateway", "§4.5.3.2.1"),
@@ -195,6 +200,8 @@ ERRORS: list[tuple[Overrides, str, str]] = [
 WARNINGS: list[tuple[Overrides, str, str]] = [
     ({f"{SUBMISSION}.allow": ["172.17.0.1"]}, f"{SUBMISSION}.allow", "container bridge"),
     ({f"{CAPTURE}.host": "0.0.0.0"}, f"{CAPTURE}.host", "takes mail from everyone"),
+    ({"policy.skip": ["0.0.0.0/0"]}, "policy.skip", "is not checked"),
+    ({"policy.skip": ["10.0.0.0/8", "2000::/4"]}, "policy.skip", "is not checked"),
     ({"timeout.final_dot": "599s"}, "timeout.final_dot", "may arrive twice"),
     ({**XCLIENT, f"{HOP}.host": ["8.8.8.8"]}, f"{HOP}.identify", "is on the Internet"),
     ({**XCLIENT, f"{HOP}.host": ["10.0.0.1", "2600::1"]}, f"{HOP}.identify", "2600::1 is on the Internet"),
@@ -236,6 +243,10 @@ FINE: list[Overrides] = [
     {f"{SUBMISSION}.proxy_from": ["127.0.0.1", "192.0.2.7"]},
     {f"{GATEWAY}.verify_recipients": True},
     {"verify.positive": "7 d", "verify.negative": "3 h"},  # as old as it gets
+    {"policy.quarantine_hop": "mailbox", "policy.mode": "monitor", "policy.spf.fail": "refuse"},
+    {"policy.skip": ["10.0.0.0/8", "fd00::/8"], "policy.trusted_sealers": ["lists.example.net"]},
+    {"policy.forwarder.a.network": ["192.0.2.0/24"], "shadow.forwarder.b.name": ["lists.example.net"]},
+    {"shadow.dmarc.reject": True, "dns.nameservers": ["127.0.0.1:5353", "::1"], "journal.keep": "5 d"},
     RATE,
     {**RATE, "rate.r.messages": 0, "rate.r.recipients": 1, "rate.r.listener": ["gateway", "submission"]},
     {"stress.command": "5 min", "stress.errors": 10},  # no milder

@@ -128,6 +128,8 @@ ROUND_TRIPS = [
     GOOD + '[rate.a]\nper = "ip"\nrecipients = 5\nlistener = ["gateway"]\n[rate.b]\nper = "sender"\nmessages = 1\n',
     GOOD + '[masquerade.a]\nmatch = ["*"]\naddress = "ann@example.org"\n[stress]\nabove = 1\n',
     GOOD + 'identify = "proxy-v2"\n[route.last]\nhop = "mailbox"\nsender = ["@a.b", "ann@a.b"]\n',
+    GOOD + '[policy]\nskip = ["10.0.0.0/8"]\n[policy.forwarder.a]\ndkim = ["b.example"]\n[shadow]\n',
+    GOOD + '[shadow.spf]\nfail = "refuse"\n[shadow.forwarder.a]\nnetwork = ["192.0.2.0/24"]\n[journal]\nkeep = "5 d"\n',
     GOOD.replace('["@example.org"]', """['"a \\\\ b"@example.org', "*"]"""),
 ]
 
@@ -170,6 +172,8 @@ def test_an_example_of_a_table_is_shown_only_where_there_is_none(tmp_path: Path)
     printed = render(load(tmp_path / "config.toml", {}))
     assert "[rate.login]" not in printed
     assert "\n#[masquerade.internal]\n#match = " in printed
+    assert "\n#[policy.forwarder.list]\n#name = " in printed
+    assert re.findall(r"^#?\[shadow.*|^#reject = true", printed, re.MULTILINE) == ["#[shadow.dmarc]", "#reject = true"]
     assert printed.count("oauth2]\n") == 1
 
 

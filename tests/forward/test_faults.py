@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from relay.config.models import HopTls
+from relay.config.hop import HopTls
 from relay.outcome import Result
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.fake_hop import EXTENSIONS, Action, Close, Endless, FakeHop, Raw, Reply, Stall

@@ -11,7 +11,7 @@ import pytest
 
 from relay import reply
 from relay.clock import SystemClock
-from relay.config.models import OAuth2
+from relay.config.hop import OAuth2
 from relay.errors import ConfigError
 from relay.forward.oauth import LIFETIME, MARGIN, MAX_ANSWER, Grant, Tokens, oauthbearer, read_answer
 from relay.outcome import Result

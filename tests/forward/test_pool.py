@@ -9,7 +9,8 @@ import pytest
 
 from relay import reply
 from relay.clock import SystemClock
-from relay.config.models import Hop, Timeout
+from relay.config.hop import Hop
+from relay.config.models import Timeout
 from relay.envelope import Client
 from relay.forward.pool import Pool
 from relay.outcome import Outcome, Result

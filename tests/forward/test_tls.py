@@ -11,7 +11,8 @@ import trustme
 
 from relay import reply
 from relay.clock import SystemClock
-from relay.config.models import Hop, HopTls, Timeout
+from relay.config.hop import Hop, HopTls
+from relay.config.models import Timeout
 from relay.errors import ConfigError
 from relay.forward.deliver import SmtpHop
 from relay.outcome import Outcome, Result

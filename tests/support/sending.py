@@ -7,7 +7,8 @@ from ipaddress import ip_address
 
 from relay.address import Address
 from relay.clock import Clock, SystemClock
-from relay.config.models import Hop, HopTls, Timeout
+from relay.config.hop import Hop, HopTls
+from relay.config.models import Timeout
 from relay.envelope import Client, Envelope
 from relay.fact import Fact
 from relay.forward.deliver import SmtpHop
