@@ -2,13 +2,15 @@
 
 STANDARDS  RFC 5321 §4.4 (syntax), §6.3 (loops), RFC 3848 and RFC 6531 §4.3 (the words behind `with`).
 TRUSTS     our hostname and the client's address. What the client said is written only where it is a
-           domain or an address literal; of foreign Received fields only the by-clause is read.
+           domain or an address literal; of foreign Received fields only the by-clause is read, and the
+           id of one that is by us.
 FAILS      never: a field that cannot be read is a hop, and not one of ours.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from relay.address import domain_key
@@ -17,7 +19,7 @@ from relay.envelope import Envelope, Tls
 from relay.lexical import Kind, tokens, unfold
 from relay.message import Field, Message
 
-MAX_TRACE = 1024  # octets of a foreign Received field that are read; in ours the by-clause ends before
+MAX_TRACE = 1024  # octets of a foreign Received field that are read; in ours by and id end before
 
 # A domain as hosts really call themselves (underscores), or an address literal (RFC 5321 §4.1.3).
 _SAID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?\Z|\[[A-Za-z0-9.:]{1,60}\]\Z")
@@ -55,6 +57,15 @@ def own_hops(message: Message, hostname: str) -> int:
     )
 
 
+def own_id(message: Message, hostname: str) -> str | None:
+    """The id in the topmost Received field that says `by hostname`; None without such a field or id."""
+    ours = domain_key(hostname)
+    for field in message.all(b"received"):
+        if _received_by(field) == ours:
+            return dict(_clauses(field)).get("id")
+    return None
+
+
 def _protocol(envelope: Envelope) -> str:
     """RFC 3848: ESMTP, with S for TLS and A for a login; RFC 6531 §4.3: UTF8SMTP when SMTPUTF8 was given."""
     client = envelope.client
@@ -74,7 +85,12 @@ def _literal(ip: IPv4Address | IPv6Address) -> str:
 
 
 def _received_by(field: Field) -> str | None:
-    """The domain in the by-clause, as `domain_key` spells it; None when there is no such clause.
+    """The domain in the by-clause, as `domain_key` spells it; None when there is no such clause."""
+    return next((domain_key(value.rstrip(".")) for word, value in _clauses(field) if word == "by"), None)
+
+
+def _clauses(field: Field) -> Iterator[tuple[str, str]]:
+    """The clauses of a Received field: the keyword in lower case, and its value.
 
     RFC 5321 §4.4: clauses are pairs of a keyword and its value; `from by by mx.example` is by mx.example.
     """
@@ -87,11 +103,11 @@ def _received_by(field: Field) -> str | None:
             apart = True
         elif apart:
             if len(pair) == 2:
-                if pair[0].lower() == "by":
-                    break
+                yield pair[0].lower(), pair[1]
                 pair = []
             pair.append(token.text)
             apart = False
         else:
             pair[-1] += token.text
-    return domain_key(pair[1].rstrip(".")) if len(pair) == 2 and pair[0].lower() == "by" else None
+    if len(pair) == 2:
+        yield pair[0].lower(), pair[1]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.address import Address
-from relay.edit.trace import hops, own_hops, received_field
+from relay.edit.trace import hops, own_hops, own_id, received_field
 from relay.envelope import Client, Envelope, Tls
 from relay.lexical import Kind, tokens, unfold
 from relay.message import Message
@@ -215,3 +215,29 @@ def test_any_field_is_counted_without_fault(pieces: list[str]) -> None:
 
 def test_the_id_stands_in_the_field() -> None:
     assert re.search(r"\bid id1\b", received(helo="a.example"))
+
+
+@pytest.mark.parametrize("said", ["a.example", "x" * 255])
+def test_our_id_is_read_from_the_field_we_wrote(said: str) -> None:
+    name = f"{'h' * 63}." * 3 + "example.net"
+    client = Client("s", "submission", ip_address("2001:db8::1"), 1, helo=said, tls=TLS, login="ann")
+    raw = received_field(Envelope("0d2x4c6v8b0n2m4k", client, None, recipients=[BOB]), name, NOON)
+    assert own_id(Message.parse(raw + b"\r\n"), name.upper()) == "0d2x4c6v8b0n2m4k"
+
+
+@pytest.mark.parametrize(
+    ("values", "id"),
+    [
+        (["from a by other.example id theirs; date", "from b by relay.example.net with SMTP id ours; date"], "ours"),
+        (["by relay.example.net id newest; date", "by relay.example.net id older; date"], "newest"),
+        (["from a by relay.example.net (id x) with SMTP (id y)\r\n\tID ours for <b@c>; id z"], "ours"),
+        (["from id by relay.example.net id ours; date"], "ours"),
+        (["from a by relay.example.net with id; id no"], None),
+        (["from a by relay.example.net id; date"], None),
+        (["by relay.example.net; date", "by relay.example.net id older; date"], None),
+        (["from relay.example.net by other.example id theirs; date"], None),
+        ([], None),
+    ],
+)
+def test_our_id_is_that_of_the_topmost_field_by_us(values: list[str], id: str | None) -> None:
+    assert own_id(message(*values), "relay.example.net") == id
