@@ -60,7 +60,10 @@ class Pipeline:
     def capabilities(self, listener: str) -> Capabilities:
         if self._config.listener[listener].role is Role.CAPTURE:
             return EVERYTHING
-        return common(self._hops[name].capabilities for name in reachable(self._config.route, listener))
+        hops, quarantine = reachable(self._config.route, listener), self._config.policy.quarantine_hop
+        if quarantine is not None and self._config.listener[listener].role is Role.GATEWAY:
+            hops.add(quarantine)
+        return common(self._hops[name].capabilities for name in hops)
 
     async def sender(self, envelope: Envelope) -> Reply:
         listener = self._config.listener[envelope.client.listener]

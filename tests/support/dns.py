@@ -47,7 +47,7 @@ class Asked(NamedTuple):
 class DnsServer:
     """nameserver: `127.0.0.1:PORT`. questions: all that were asked, UDP then TCP of a truncated answer counted once.
 
-    answering: clear it to hold all answers back. tcp: how many questions came by TCP.
+    asked: set by each of them. answering: clear it to hold all answers back. tcp: how many questions came by TCP.
     peak: how many questions waited for their answer at one time.
     """
 
@@ -57,6 +57,7 @@ class DnsServer:
         self.tcp = 0
         self.at_work = 0
         self.peak = 0
+        self.asked = asyncio.Event()
         self.answering = asyncio.Event()
         self.answering.set()
         self._silent = silent
@@ -78,6 +79,7 @@ class DnsServer:
             self.questions.append(Asked(_text(question.name), dns.rdatatype.to_text(question.rdtype)))
         else:
             self.tcp += 1
+        self.asked.set()
         self.at_work += 1
         self.peak = max(self.peak, self.at_work)
         await self.answering.wait()

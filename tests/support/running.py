@@ -1,5 +1,6 @@
 """The whole relay in the test's own loop."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,14 @@ from relay.fact import Fact
 class Running:
     """A running relay: `port(listener)`, and the `facts` it recorded."""
 
-    def __init__(self, app: App, facts: list[Fact]) -> None:
-        self.app, self.facts = app, facts
+    def __init__(self, config: Config) -> None:
+        self.facts: list[Fact] = []
+        self._told = asyncio.Event()
+        self.app = App(config, SystemClock(), self._record)
+
+    def _record(self, fact: Fact) -> None:
+        self.facts.append(fact)
+        self._told.set()
 
     def port(self, listener: str) -> int:
         return self.app.addresses[listener][1]
@@ -25,6 +32,12 @@ class Running:
 
     def of(self, event: str) -> list[Fact]:
         return [fact for fact in self.facts if fact.event == event]
+
+    async def until(self, event: str) -> None:
+        """Wait for a fact of that event, unless there is one."""
+        while event not in self.events():
+            self._told.clear()
+            await self._told.wait()
 
 
 @asynccontextmanager
@@ -37,10 +50,9 @@ async def running(tables: Mapping[str, Any], data: Path) -> AsyncIterator[Runnin
     given: dict[str, Any] = {**defaults, **tables}
     for listener in given["listener"].values():
         listener.setdefault("port", 0)
-    facts: list[Fact] = []
-    app = App(Config.model_validate(given), SystemClock(), facts.append)
-    await app.start()
+    relay = Running(Config.model_validate(given))
+    await relay.app.start()
     try:
-        yield Running(app, facts)
+        yield relay
     finally:
-        await app.stop()
+        await relay.app.stop()
