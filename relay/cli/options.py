@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -77,7 +77,7 @@ def make_resolver(nameserver: str | None, zone: Path | None) -> Resolver:
         raise click.UsageError(str(error)) from None
 
 
-def read_message(file: BinaryIO) -> bytes:
+def read_message(file: IO[bytes]) -> bytes:
     """A message from a file; line ends that are LF become CRLF, and standard error says so."""
     content = file.read()
     if re.search(rb"(?<!\r)\n", content):

@@ -145,6 +145,6 @@ def story(path: Path, id: str) -> Iterator[tuple[float, Fact]]:
     """
     if not path.exists():
         raise FileNotFoundError(path)
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
         for time, about, event, level, facts in database.execute(_STORY, (id,)):
             yield time, Fact(event, about, json.loads(facts), level)
