@@ -45,7 +45,7 @@ def explain(about: str, path: Path | None, as_json: bool) -> None:
     except (sqlite3.Error, OSError) as error:
         _fail(f"the journal {journal} cannot be read: {error}")
     if not told:
-        _fail(f"the journal {journal} has nothing about {id}")
+        _fail(f"the journal {journal} has nothing about {id}: unknown, past [journal] keep, or of this very second")
     if as_json:
         click.echo(json.dumps(_as_json(id, told), indent=2))
         return
