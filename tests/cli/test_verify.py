@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.dkim_signer import arc_sealed, dkim_signed, ed25519_key, reco
 from tests.support.dns import Zone, dns_server
 from tests.support.suites import suite
 
+ROOT = Path(__file__).parents[2]
 PLAIN = b"From: Ann <ann@example.org>\r\nTo: bob@example.net\r\nSubject: x\r\n\r\nhello\r\n"
 SIGNED = dkim_signed(PLAIN)
 POLICY = "v=DMARC1; p=reject"
@@ -120,6 +122,20 @@ def test_json_is_what_the_explanation_is_made_of() -> None:
         return [line.partition("  (")[0].rpartition(", ")[0] if " ms" in line else line for line in told]
 
     assert without_times(list(lines(found))) == without_times(offline().stdout.splitlines())
+
+
+def test_the_manual_names_every_key_and_no_other() -> None:
+    """What reads the JSON relies on it."""
+    manual = (ROOT / "docs" / "authentication.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*`) \| (.*) \|$", manual.partition("`relay verify --json`")[2], re.MULTILINE)
+    named = {key: set(re.findall(r"`([a-z_]+)`", row)) for keys, row in rows for key in re.findall(r"`(\w+)`", keys)}
+    found = json.loads(offline("--json", "--second-opinion").stdout)
+    assert set(found) == set(named)
+    values = {"mailfrom", "helo", "null", "spf", "dkim"}  # quoted in the rows, and no keys in there
+    for key in ("spf", "helo", "dkim", "arc", "dmarc", "iprev"):
+        keys = found[key][0] if key == "dkim" else found[key]
+        assert set(keys) == named[key] - values, key
+    assert set(found["steps"][0]) == {"depth", "what", "found", "seconds"}
 
 
 @pytest.mark.parametrize(
