@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from relay import __version__
 from relay.accept.listener import Listeners
 from relay.accept.login import Logins
+from relay.address import domain_key
 from relay.clock import Clock
 from relay.config.hop import HopKind
 from relay.config.models import Config, Role
@@ -162,8 +163,10 @@ class App:
             for name, hop in config.hop.items()
         }
         logins = Logins.read(config.login, self._clock) if config.login.file else None
-        submission = Submission(config, Signer(config.domain, self._clock, self.record), self._clock, self.record)
-        gateway = Gateway(config, self._resolver, self._clock, self.record)
+        signer = Signer(config.domain, self._clock, self.record)
+        submission = Submission(config, signer, self._clock, self.record)
+        sealing = signer.keys(domain_key(config.domain[config.policy.seal].name))[0] if config.policy.seal else None
+        gateway = Gateway(config, self._resolver, sealing, self._clock, self.record)
         senders = logins.senders if logins else None
         pipeline = Pipeline(
             config,

@@ -6,6 +6,8 @@ recipient that is taken, so that its DNS goes beside the upload; a dictionary at
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.authenticate.check import EarlySpf, authenticate
@@ -14,7 +16,9 @@ from relay.config.models import Config
 from relay.config.policy import Action
 from relay.decide.policy import Decision, decide, difference, is_skipped
 from relay.edit.headers import MARK, QUARANTINE, folded
+from relay.edit.key import SigningKey
 from relay.edit.results import results_field
+from relay.edit.seal import seal_fields
 from relay.envelope import Envelope
 from relay.fact import Fact, Record
 from relay.message import Message
@@ -35,8 +39,12 @@ class Judged:
 
 
 class Gateway:
-    def __init__(self, config: Config, resolver: Resolver, clock: Clock, record: Record) -> None:
-        self._config, self._resolver, self._clock, self._record = config, resolver, clock, record
+    def __init__(
+        self, config: Config, resolver: Resolver, sealing: SigningKey | None, clock: Clock, record: Record
+    ) -> None:
+        """sealing: the key of ARC seals, None for none."""
+        self._config, self._resolver, self._sealing = config, resolver, sealing
+        self._clock, self._record = clock, record
         self._early: dict[str, EarlySpf] = {}
 
     def begin(self, envelope: Envelope) -> None:
@@ -53,22 +61,30 @@ class Gateway:
         if early := self._early.pop(envelope.id, None):
             early.cancel()
 
-    async def judge(self, envelope: Envelope, message: Message, until: float) -> Judged:
-        """message: as it came; what is checked is what was signed. until: monotonic."""
+    async def judge(self, envelope: Envelope, came: Message, leaves: Message, until: float) -> Judged:
+        """came: the message before anything was removed, as its signers saw it. until: monotonic."""
         policy, client = self._config.policy, envelope.client
-        verdicts = None if is_skipped(client.ip, policy) else await self._check(envelope, message, until)
+        verdicts = None if is_skipped(client.ip, policy) else await self._check(envelope, came, until)
         decision = decide(envelope.id, verdicts, policy)
         self._tell(envelope, verdicts, decision)
         if decision.reply is not None and not decision.monitored:
             return Judged(decision.reply)
         path = str(envelope.reverse_path or "")
         results = results_field(verdicts, self._config.hostname, mail_from=path, override=decision.override)
-        quarantined = decision.applied is Action.QUARANTINE
-        if quarantined:
-            return Judged(None, (results, folded(QUARANTINE, *decision.reason.split())), policy.quarantine_hop)
+        seal = await self._seal(leaves, verdicts, results) if verdicts else ()
+        if decision.applied is Action.QUARANTINE:
+            fields = results, folded(QUARANTINE, *decision.reason.split()), *seal
+            return Judged(None, fields, policy.quarantine_hop)
         if decision.applied is Action.MARK:
-            return Judged(None, (results, folded(MARK, *decision.reason.split())))
-        return Judged(None, (results,))
+            return Judged(None, (results, folded(MARK, *decision.reason.split()), *seal))
+        return Judged(None, (results, *seal))
+
+    async def _seal(self, leaves: Message, verdicts: Verdicts, results: bytes) -> Sequence[bytes]:
+        if self._sealing is None:
+            return ()
+        value = Message.parse(results).fields[0].value.lstrip()
+        now = self._clock.time()
+        return await asyncio.to_thread(seal_fields, leaves, self._sealing, verdicts.arc.result, value, now)
 
     async def _check(self, envelope: Envelope, message: Message, until: float) -> Verdicts:
         config, client = self._config, envelope.client

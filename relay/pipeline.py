@@ -73,9 +73,8 @@ class Pipeline:
 
     async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
         config, listener = self._config, self._config.listener[envelope.client.listener]
-        refusal = refuse_recipient(listener, recipient) or refuse_unknown(
-            self._recipients.get(envelope.client.listener), recipient, config.postmaster
-        )
+        known = self._recipients.get(envelope.client.listener)
+        refusal = refuse_recipient(listener, recipient) or refuse_unknown(known, recipient, config.postmaster)
         if refusal := refusal or self._remembered.take(envelope, self._mailbox(envelope, recipient)):
             return refusal
         hop = self._hop(envelope, recipient)
@@ -115,15 +114,14 @@ class Pipeline:
             came = Message.parse(content)
         except MalformedMessage as error:
             return malformed(str(error))
-        own_hops = trace.own_hops(came, config.hostname)
-        if trace.hops(came) >= config.limit.received or own_hops >= config.limit.received_own:
+        if trace.is_loop(came, config.hostname, config.limit):
             return replies.TOO_MANY_HOPS
         recipients = [self._mailbox(envelope, recipient) for recipient in envelope.recipients]
         hop = self._hop(envelope, envelope.recipients[0])
         sent, message = envelope, headers.clean(came, config.hostname)
         fields: tuple[bytes, ...] = ()
         if role is Role.GATEWAY:
-            judged = await self._gateway.judge(envelope, came, until)
+            judged = await self._gateway.judge(envelope, came, message, until)
             if judged.refusal is not None:
                 return judged.refusal
             hop, fields = judged.hop or hop, judged.fields

@@ -148,6 +148,12 @@ class Policy(Rules):
 
     mode: Mode = Field(Mode.ENFORCE, description="enforce | monitor: decide, log and count, and accept")
     skip: tuple[AnyNetwork, ...] = Field((), description="networks whose mail is not checked")
+    seal: str | None = Field(
+        None,
+        examples=["example"],
+        description="the [domain.…] whose first key seals what is passed on (ARC); off, for the IETF is about to\n"
+        "declare ARC historic",
+    )
     quarantine_hop: str | None = Field(
         None,
         examples=["quarantine"],

@@ -20,6 +20,10 @@ def check_policies(config: Config) -> Iterator[Finding]:
     policy = config.policy
     if policy.quarantine_hop is not None:
         yield from check_names(("policy", "quarantine_hop"), [policy.quarantine_hop], config.hop, "hop")
+    if policy.seal is not None:
+        yield from check_names(("policy", "seal"), [policy.seal], config.domain, "domain")
+        if policy.seal in config.domain and not config.domain[policy.seal].key:
+            yield Finding(("policy", "seal"), f"[domain.{policy.seal}] has no key to seal with")
     if is_internet(policy.skip):
         yield Finding(
             ("policy", "skip"),

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from relay.address import domain_key
+from relay.config.models import Limit
 from relay.edit.headers import date, folded
 from relay.envelope import Envelope, Tls
 from relay.lexical import Kind, tokens, unfold
@@ -46,6 +47,11 @@ def received_field(envelope: Envelope, hostname: str, time: float) -> bytes:
 def hops(message: Message) -> int:
     """How many Received fields the message has."""
     return len(message.all(b"received"))
+
+
+def is_loop(message: Message, hostname: str, limit: Limit) -> bool:
+    """Too many hosts, or too often ours, have had the message (RFC 5321 §6.3)."""
+    return hops(message) >= limit.received or own_hops(message, hostname) >= limit.received_own
 
 
 def own_hops(message: Message, hostname: str) -> int:

@@ -184,6 +184,7 @@ ERRORS: list[tuple[Overrides, str, str]] = [
     ({**OAUTH2, f"{HOP}.oauth2.client_secret": ""}, f"{HOP}.oauth2.client_secret", "is empty"),
     ({**OAUTH2, f"{HOP}.oauth2.client_id": "a\r\nb"}, f"{HOP}.oauth2.client_id", "characters that no login can have"),
     # policies
+    ({"policy.seal": "nobody"}, "policy.seal", "there is no [domain.nobody]"),
     ({"policy.quarantine_hop": "quarantine"}, "policy.quarantine_hop", "there is no [hop.quarantine]"),
     ({"policy.quarantine_hop": "mailbux"}, "policy.quarantine_hop", "did you mean mailbox?"),
     ({"policy.forwarder.list.name": []}, "policy.forwarder.list", "set `name`, `network` or `dkim`"),

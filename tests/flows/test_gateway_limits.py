@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.checked import SIGNED, SPOOFER, ZONE, checked, results
+from relay.authenticate.spf import check_mail_from
+from relay.envelope import Envelope
+from relay.verdict import SpfVerdict
+from tests.support.checked import CONTENT, SIGNED, SPOOFER, ZONE, checked, results
 from tests.support.dkim_signer import arc_sealed, dkim_signed
 from tests.support.dns import Asked
 from tests.support.transcript import play
@@ -22,7 +25,14 @@ ANY_ERRORS: dict[str, Any] = {"limit": {"errors": 1000, "junk": 1000}, "delay": 
 # --- when SPF begins ----------------------------------------------------------------------------
 
 
-async def test_spf_goes_beside_the_upload(tmp_path: Path) -> None:
+async def test_spf_goes_beside_the_upload_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked_for: list[str] = []
+
+    async def counted(ip: Any, sender: str, *rest: Any) -> SpfVerdict:
+        checked_for.append(sender)
+        return await check_mail_from(ip, sender, *rest)
+
+    monkeypatch.setattr("relay.authenticate.check.spf.check_mail_from", counted)
     async with checked(tmp_path) as one:
         one.dns.answering.clear()
         dialogue = await one.open()
@@ -36,6 +46,7 @@ async def test_spf_goes_beside_the_upload(tmp_path: Path) -> None:
         await dialogue.close()
         assert one.dns.questions.count(Asked("theirs.org", "TXT")) == 1
         assert results(one.box.contents[0])["spf"] == "pass"
+        assert checked_for == ["ann@theirs.org"]
         assert one.gateway._early == {}
 
 
@@ -57,6 +68,18 @@ async def test_what_brings_no_mail_costs_no_dns(tmp_path: Path, name: str) -> No
         await dialogue.play("C: RSET\nS: 250 *\nC: MAIL FROM:<eve@spoofer.org>\nS: 250 *\n" + RCPT)
         await one.dns.asked.wait()
         assert one.dns.questions[0] == ("spoofer.org", "TXT")
+        await dialogue.close()
+
+
+async def test_recipients_whom_the_hop_refuses_cost_no_dns(tmp_path: Path) -> None:
+    gateway = {"role": "gateway", "domains": ["ours.org"], "proxy_from": ["127.0.0.0/8"], "verify_recipients": True}
+    async with checked(tmp_path, listener={"gateway": gateway}) as one:
+        one.box.recipients["bob@ours.org"] = "550 5.1.1 no such user"
+        dialogue = await one.open()
+        await dialogue.play(MAIL + RCPT.replace("250", "550 5.1.1"))
+        assert one.gateway._early == {}
+        await dialogue.play(RCPT.replace("bob", "cat"))
+        assert len(one.gateway._early) == 1
         await dialogue.close()
 
 
@@ -114,6 +137,30 @@ async def test_a_client_that_leaves_behind_its_dot_takes_no_check_along(tmp_path
         await one.relay.until("accept.closed")
         one.dns.answering.set()
         await one.box.arrived.wait()
+        assert results(one.box.contents[0])["spf"] == "pass"
+
+
+async def test_spf_that_a_message_waits_for_does_not_end_with_its_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session may be ended from outside while its message is judged."""
+    async with checked(tmp_path) as one:
+        one.dns.answering.clear()
+        envelopes: list[Envelope] = []
+        begin = one.gateway.begin
+
+        def begun(envelope: Envelope) -> None:
+            envelopes.append(envelope)
+            begin(envelope)
+
+        monkeypatch.setattr(one.gateway, "begin", begun)
+        sending = asyncio.create_task(one.send(SIGNED))
+        while ("_dmarc.theirs.org", "TXT") not in one.dns.questions:  # the checks have begun
+            one.dns.asked.clear()
+            await one.dns.asked.wait()
+        one.gateway.forget(*envelopes)
+        one.dns.answering.set()
+        assert (await sending).startswith("250 ")
         assert results(one.box.contents[0])["spf"] == "pass"
 
 
@@ -255,3 +302,24 @@ async def test_a_bomb_costs_50_questions_and_no_other_check_its_result(tmp_path:
         # The next one's mail is judged as ever.
         assert (await one.send(SIGNED)).startswith("250 ")
         assert results(one.box.contents[1]) == {"dmarc": "pass", "spf": "pass", "iprev": "pass", "dkim": "pass"}
+
+
+async def test_silent_domains_cost_no_other_mail_its_results(tmp_path: Path) -> None:
+    """The name server is the same one: that it says nothing about some names is not held against it."""
+    silent: dict[str, list[Any]] = {
+        f"{name}silent{n}.org": ["TIMEOUT"] for n in range(8) for name in ("", "_dmarc.", "r._domainkey.")
+    }
+    async with checked(tmp_path, ZONE | silent, timeout={"dns": "1 s", "checks": "3 s"}) as one:
+
+        async def bomb(domain: str) -> str:
+            content = dkim_signed(CONTENT.replace(b"@theirs.org", f"@{domain}".encode()), {"d": domain})
+            return await one.send(content, SPOOFER, f"eve@{domain}", domain)
+
+        bombs = [asyncio.create_task(bomb(f"silent{n}.org")) for n in range(8)]
+        await one.dns.asked.wait()
+        assert (await one.send(SIGNED)).startswith("250 ")
+        assert results(one.box.contents[0]) == {"dmarc": "pass", "spf": "pass", "iprev": "pass", "dkim": "pass"}
+        assert all(said.startswith("250 ") for said in await asyncio.gather(*bombs))
+        for arrived in one.box.contents[1:]:
+            told = results(arrived)
+            assert (told["dmarc"], told["spf"], told["dkim"]) == ("temperror",) * 3

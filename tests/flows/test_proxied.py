@@ -184,7 +184,11 @@ async def test_a_gateway_takes_its_domains_and_removes_forged_results(relay: Run
     script = (
         SENT.replace("bob@theirs.org", "bob@ours.org")
         .replace("MAIL FROM:<ann@ours.org>", "MAIL FROM:<eve@theirs.org>")
-        .replace("C: Subject", "C: Authentication-Results: RELAY.test; dmarc=pass\nC: Return-Path: <x@y.z>\nC: X-Relay-Mark: no\nC: Subject")
+        .replace(
+            "C: Subject",
+            "C: Authentication-Results: RELAY.test; dmarc=pass\nC: Return-Path: <x@y.z>\n"
+            "C: X-Relay-Mark: no\nC: Subject",
+        )
     )
     await play(relay.port("gateway"), script + "S: 250 *")
     [arrived] = box.contents
