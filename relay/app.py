@@ -43,7 +43,7 @@ _PROBE = 2.0  # seconds that a start or reload waits to hear what next hops take
 _FIXED = ("data", "dns", "inbox", "journal", "web")  # what is opened once: a reload that changes it is refused
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Generation:
     """All that one reading of the configuration made. Sessions keep the one they began with."""
 
@@ -63,6 +63,12 @@ class Generation:
                 probe.cancel()
             await asyncio.gather(*probes, return_exceptions=True)
 
+    def hurry(self) -> None:
+        """Deliveries that wait for a hop before their final dot end with 451."""
+        for hop in self.hops.values():
+            if isinstance(hop, SmtpHop):
+                hop.hurry()
+
     async def close(self) -> None:
         """Close the connections kept to next hops; the inbox stays open for the next generation."""
         await asyncio.gather(*(hop.close() for hop in self.hops.values() if isinstance(hop, SmtpHop)))
@@ -80,7 +86,7 @@ class App:
         self._remembered, self._rates = Remembered(clock), Rates(clock, self.record)
         self._verification = Verification(clock, self.record)
         self._ready = False
-        self._retiring: set[asyncio.Future[None]] = set()
+        self._before: dict[Generation, asyncio.Task[None]] = {}  # generations whose sessions have not all ended
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
         self._inbox = Inbox(config.data / INBOX, "inbox", config.inbox.keep, clock, self.record)
@@ -134,18 +140,20 @@ class App:
             await made.close()
             raise
         self._now = made
-        retiring = asyncio.ensure_future(_retire(before, sessions.ended()))
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self._before[before] = asyncio.create_task(self._retire(before, sessions.ended()))
         self._tell("config.reloaded", {})
 
     async def stop(self) -> None:
         if self._ready:
             self.record(Fact("app.stopping"))
         self._ready = False
-        await self._listeners.drain(self._now.config.timeout.drain)
+        seconds = self._now.config.timeout.drain
+        timers = [asyncio.get_running_loop().call_later(seconds, one.hurry) for one in (self._now, *self._before)]
+        await self._listeners.drain(seconds)
+        for timer in timers:
+            timer.cancel()
         await self._verification.close()
-        await asyncio.gather(self._now.close(), *self._retiring)
+        await asyncio.gather(self._now.close(), *self._before.values())
         await self._resolver.close()
         await self._inbox.close()
         await self._web.stop()
@@ -184,6 +192,12 @@ class App:
         )
         return Generation(config, hops, logins, pipeline)
 
+    async def _retire(self, generation: Generation, sessions_ended: Awaitable[None]) -> None:
+        """Sessions that began with a generation end with it."""
+        await sessions_ended
+        await generation.close()
+        del self._before[generation]
+
     def _tell(self, event: str, values: dict[str, object]) -> None:
         """`event`, with where each listener listens."""
         for name, (host, port) in self.addresses.items():
@@ -195,12 +209,6 @@ def _keeps(config: Config) -> bool:
     """Some mail ends in the inbox."""
     kinds = {hop.kind for hop in config.hop.values()}
     return HopKind.INBOX in kinds or any(listener.role is Role.CAPTURE for listener in config.listener.values())
-
-
-async def _retire(generation: Generation, sessions_ended: Awaitable[None]) -> None:
-    """Sessions that began with a generation end with it."""
-    await sessions_ended
-    await generation.close()
 
 
 def _read_recipients(config: Config) -> dict[str, Recipients]:

@@ -28,6 +28,7 @@ from relay.envelope import Tls
 from relay.reply import Reply
 
 HIGH_WATER = 64 * 1024  # octets held unread before the client must wait
+FAREWELL = 5.0  # seconds for a client's close_notify, which many never send
 MAX_SKIPPED = 64 * 1024  # octets of a line too long that are read on for its end
 LINGER = 3.0  # seconds, and
 MAX_LINGER = 2**20  # octets, that are still taken from a client that sends on while we hang up
@@ -289,7 +290,7 @@ class Channel(aiosmtpd.SMTP):
                     self.service.context,  # type: ignore[arg-type]
                     server_side=True,
                     ssl_handshake_timeout=timeout.tls_handshake,
-                    ssl_shutdown_timeout=timeout.write,
+                    ssl_shutdown_timeout=min(timeout.write, FAREWELL),
                 )
             )
             await asyncio.sleep(0)  # now the TLS layer is the transport's protocol, and will be connected next

@@ -88,7 +88,7 @@ class Smtp(Upload):
         self._must_end = not patient
         if not (patient and self._is_sending):
             self.interrupt(HangUp(replies.SHUTTING_DOWN, "draining", lingers=False))
-        if not patient and self._is_in_handshake:
+        if self._is_in_handshake:  # nothing was begun, and there is no way to say 421
             self.abort()
 
     @property

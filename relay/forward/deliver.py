@@ -5,6 +5,7 @@ Past `connect.py` and `connection.py` nobody knows aiosmtplib; past this file no
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -58,6 +59,8 @@ class SmtpHop:
         self._pool = Pool(hop, timeout, clock, self._open)
         self._set_aside: dict[str, float] = {}  # host: until when
         self._capabilities = EVERYTHING
+        self._interruptible: set[asyncio.Timeout] = set()  # of deliveries before their final dot
+        self._is_stopping = False
 
     @property
     def connections(self) -> int:
@@ -72,9 +75,18 @@ class SmtpHop:
         is_lmtp = self._hop.kind is HopKind.LMTP
 
         async def send(dialogue: Dialogue) -> tuple[Verdict, ...]:
-            return await Transaction(dialogue, envelope, message, recipients, is_lmtp=is_lmtp).run()
+            commit = partial(self._commit, patience)
+            return await Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp).run()
 
-        host, tls, said = await self._attempt(envelope, until, send)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(loop.time() if self._is_stopping else None) as patience:
+                self._interruptible.add(patience)
+                host, tls, said = await self._attempt(envelope, until, send)
+        except TimeoutError:
+            host, tls, said = "", "", Trouble(Phase.CONNECT, Fault.SILENT, "the relay is stopping")
+        finally:
+            self._interruptible.discard(patience)
         verdicts = (judge(said),) * len(recipients) if isinstance(said, Trouble) else said
         outcomes = tuple(
             Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
@@ -100,6 +112,20 @@ class SmtpHop:
     async def probe(self) -> None:
         with suppress(Trouble):  # which `_open` has recorded
             self._pool.give(await self._pool.take(self._clock.monotonic() + self._timeout.client_patience, ""))
+
+    def hurry(self) -> None:
+        """The relay stops: deliveries that have not sent their final dot end as temporary; the others may finish."""
+        self._is_stopping = True
+        for patience in self._interruptible:
+            patience.reschedule(asyncio.get_running_loop().time())
+
+    def _commit(self, patience: asyncio.Timeout) -> bool:
+        """The final dot goes out: from now on nothing interrupts the delivery. False: it was interrupted already."""
+        if patience.expired():
+            return False
+        patience.reschedule(None)
+        self._interruptible.discard(patience)
+        return True
 
     async def close(self) -> None:
         """Take leave on idle connections. What is in flight goes on, and so does what comes late."""

@@ -9,7 +9,7 @@ FAILS      Trouble, after which the connection must not be used again. A refusal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from relay.address import Address
 from relay.envelope import Envelope, Notify
@@ -25,6 +25,7 @@ _DATA = b"DATA\r\n"
 class Transaction:
     """until of the dialogue: our final dot is not written after it.
 
+    commit: called when the final dot is about to go; False forbids it.
     is_lmtp: the hop answers the final dot once for each recipient (RFC 2033 §4.2).
     """
 
@@ -34,11 +35,13 @@ class Transaction:
         envelope: Envelope,
         message: Message,
         recipients: Sequence[Address],
+        commit: Callable[[], bool],
         *,
         is_lmtp: bool,
     ) -> None:
         self._dialogue, self._connection, self._timeout = dialogue, dialogue.connection, dialogue.timeout
         self._envelope, self._message, self._recipients = envelope, message, recipients
+        self._commit = commit
         self._replies = len(recipients) if is_lmtp else 1  # to the final dot
 
     async def run(self) -> tuple[Verdict, ...]:
@@ -84,7 +87,7 @@ class Transaction:
             held.append(piece)
             size += len(piece)
         await self._drain()
-        if self._dialogue.clock.monotonic() >= self._dialogue.until:
+        if self._dialogue.clock.monotonic() >= self._dialogue.until or not self._commit():
             raise Trouble(Phase.CONTENT, Fault.SILENT, "no time left for the final dot")
         self._connection.send(b"".join(held), self._replies)
 

@@ -282,3 +282,23 @@ async def test_a_listener_promises_what_its_next_hop_takes(tmp_path: Path) -> No
         assert "SMTPUTF8" not in reply
         assert "8BITMIME" in reply
         assert "SMTPUTF8" in await play(relay.port("capture"), HELLO)
+
+
+async def test_a_stop_does_not_wait_for_a_next_hop_that_has_not_our_dot(tmp_path: Path) -> None:
+    taken = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    given = tables(silent.sockets[0].getsockname()[1], tmp_path) | {"timeout": {"drain": "200ms"}}
+    async with silent, running(given, tmp_path / "data") as relay:
+        taken.clear()  # the relay's own question at start
+        client = await Dialogue.open(relay.port("submission"))
+        await client.play(SENT)
+        await taken.wait()
+        await relay.app.stop()
+        await client.play("S: 451 4.4.2 *\nS: 421 4.3.2 *\nS: (closed)")
+        await client.close()

@@ -45,7 +45,8 @@ class Recorder:
     @property
     def transactions(self) -> list[Transaction]:
         path = self._folder / "transactions"
-        lines = path.read_text().splitlines() if path.exists() else []
+        # One that is being written has no line end yet.
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [
             Transaction(reverse_path.encode(_CODEC), [one.encode(_CODEC) for one in recipients], content.encode(_CODEC))
             for reverse_path, recipients, content in map(json.loads, lines)
