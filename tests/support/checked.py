@@ -95,7 +95,7 @@ class Checked:
 @asynccontextmanager
 async def checked(data: Path, zone: dict[str, list[Any]] | None = None, **tables: Any) -> AsyncIterator[Checked]:
     """zone: other than ZONE. tables: other than the plainest. Submission is open to loopback."""
-    async with dns_server(ZONE if zone is None else zone) as dns, mailbox() as box:
+    async with dns_server(ZONE if zone is None else zone, silent=True) as dns, mailbox() as box:
         given = {
             "listener": {
                 "gateway": {"role": "gateway", "domains": ["ours.org"], "proxy_from": ["127.0.0.0/8"]},
