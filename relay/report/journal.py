@@ -1,7 +1,7 @@
 """The journal: every fact about a message, kept for a while, so that `relay explain ID` can tell its story.
 
-Facts are gathered in memory and written by a thread, many at a time and without fsync: a power cut may
-cost the last second of it, never a message (no promise hangs on the journal). Aggregate reports will
+Facts are gathered in memory and written by a thread, many at a time and seldom synced: a power cut may
+cost the last of it, never a message (no promise hangs on the journal). Aggregate reports will
 read `decide.decided` from here: policy domain, published policy, identifiers, results, disposition.
 
 FAILS      Never to its callers: a journal that cannot be written says so once, by a fact, and facts are
@@ -117,7 +117,7 @@ class Journal:
         self._path.touch(mode=0o600)
         database = sqlite3.connect(self._path, check_same_thread=False, timeout=5)
         database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=OFF")  # see above: no promise hangs on it
+        database.execute("PRAGMA synchronous=NORMAL")  # in WAL mode: a sync at checkpoints only, and no damage
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == 0:
             database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION:d}; COMMIT;")
