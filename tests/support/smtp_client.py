@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 
 
 class SmtpClient:
-    """Every read has a deadline, so that a server that says nothing fails the test."""
+    """Every read and the end have a deadline, so that a server that says nothing fails the test."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float) -> None:
         self._reader, self._writer, self._patience = reader, writer, patience
@@ -88,7 +88,7 @@ class SmtpClient:
     async def close(self) -> None:
         self._writer.close()
         with suppress(ConnectionError, ssl.SSLError):
-            await self._writer.wait_closed()
+            await asyncio.wait_for(self._writer.wait_closed(), self._patience)
 
 
 @asynccontextmanager
