@@ -23,7 +23,7 @@ from relay.envelope import Envelope
 from relay.fact import Fact, Record
 from relay.message import Message
 from relay.reply import Reply
-from relay.report.explanation import brief, facts
+from relay.report.explanation import brief, decided, facts
 from relay.report.journal import EXPLAINED
 from relay.resolver import Resolver
 from relay.verdict import Verdicts
@@ -107,14 +107,7 @@ class Gateway:
         return verdicts
 
     def _tell(self, envelope: Envelope, verdicts: Verdicts | None, decision: Decision) -> None:
-        values: dict[str, object] = {
-            "action": str(decision.action),
-            "applied": str(decision.applied),
-            "rule": decision.rule,
-            "reason": decision.reason,
-            "override": decision.override,
-            "ip": str(envelope.client.ip),
-        }
+        values = decided(decision) | {"ip": str(envelope.client.ip)}
         self._record(Fact("decide.decided", envelope.id, values))
         if self._config.shadow is not None and verdicts is not None:
             shadow = decide(envelope.id, verdicts, self._config.shadow)

@@ -83,7 +83,7 @@ def _as_json(id: str, told: Story) -> dict[str, Any]:
 
 def _lines(told: Story) -> Iterator[str]:
     """What is foreign in it is escaped."""
-    from relay.report.explanation import lines
+    from relay.report.explanation import decision_line, lines
     from relay.report.journal import EXPLAINED
     from relay.watch.escape import escape, quote
 
@@ -95,19 +95,11 @@ def _lines(told: Story) -> Iterator[str]:
             values = "".join(f" {escape(key)}={quote(value)}" for key, value in fact.values.items())
             yield f"{_time(time)} {escape(fact.event)}{values}"
     if decided := _last(told, "decide.decided"):
-        yield escape(f"decision: {_decision(decided.values)}")
+        yield escape(decision_line(decided.values))
     if reply := _answer(told):
         yield escape(f"reply: {reply}")
     elif _last(told, "accept.received"):
         yield "reply: none that the journal knows of"
-
-
-def _decision(values: Any) -> str:
-    rule = f"by {values['rule']}" if values["rule"] else "no rule asked for more"
-    monitored = "" if values["applied"] == values["action"] else f" (monitored: {values['applied']} was done)"
-    reason = f": {values['reason']}" if values["reason"] else ""
-    override = f", override {values['override']}" if values["override"] else ""
-    return f"{values['action']}{monitored}, {rule}{reason}{override}"
 
 
 def _answer(told: Story) -> str | None:

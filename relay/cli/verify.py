@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from relay.cli.options import dns_options, json_option, make_resolver, read_message
+from relay.cli.options import config_option, dns_options, json_option, load_or_exit, make_resolver, read_message
 
 if TYPE_CHECKING:
     from relay.resolver import Resolver
@@ -24,9 +24,11 @@ SECOND_OPINION = 10.0  # seconds for dkimpy, which hostile mail can keep busy fo
 @click.option("--trusted-sealer", "trusted", multiple=True, metavar="DOMAIN", help="A domain whose ARC seals count.")
 @click.option("--second-opinion", is_flag=True, help="Ask dkimpy too, and say where it differs.")
 @dns_options
+@config_option
 @json_option
 def verify(
     file: BinaryIO,
+    path: Path | None,
     ip: str,
     helo: str,
     mail_from: str,
@@ -38,27 +40,37 @@ def verify(
 ) -> None:
     """Check the message in MESSAGE ("-": standard input) by reverse DNS, SPF, DKIM, ARC and DMARC.
 
-    Prints every DNS question with its time and what followed from it. Exit 0: DMARC passed, or the
+    Prints every DNS question with its time, what followed from it, and what the [policy] of the configuration
+    would do with the message: the rule that fires and the reply. Exit 0: DMARC passed, or the
     author's domain publishes none. Exit 1: anything else.
     """
     import asyncio
     import json
     from ipaddress import ip_address
 
-    from relay.report.explanation import facts, lines
+    from relay.decide.policy import decide
+    from relay.report.explanation import decided, decision_line, facts, lines
     from relay.watch.escape import escape
 
     try:
         ip_address(ip)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    policy = load_or_exit(path).policy
     content, resolver = read_message(file), make_resolver(nameserver, zone)
-    found, other = asyncio.run(_check(content, ip, helo, mail_from, trusted, resolver, second_opinion))
+    found, other = asyncio.run(
+        _check(content, ip, helo, mail_from, {*trusted, *policy.trusted_sealers}, resolver, second_opinion)
+    )
+    decision = decide("id", found, policy)
+    said = {"decision": decided(decision), "reply": str(decision.reply) if decision.reply else None}
     if as_json:
-        click.echo(json.dumps(facts(found) | ({"dkimpy": other} if second_opinion else {}), indent=2))
+        click.echo(json.dumps(facts(found) | said | ({"dkimpy": other} if second_opinion else {}), indent=2))
     else:
         for line in lines(facts(found)):
             click.echo(escape(line))
+        click.echo(escape(decision_line(decided(decision))))
+        if decision.reply:
+            click.echo(escape(f"reply: {decision.reply}"))
         for number, result in enumerate(other, 1):
             click.echo(escape(f"dkimpy on signature {number}: {result}"))
     sys.exit(found.dmarc.result not in ("pass", "none"))
@@ -69,7 +81,7 @@ async def _check(
     ip: str,
     helo: str,
     mail_from: str,
-    trusted: tuple[str, ...],
+    trusted: set[str],
     resolver: Resolver,
     second_opinion: bool,
 ) -> tuple[Any, list[str]]:

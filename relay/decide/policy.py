@@ -86,9 +86,10 @@ def decide(message_id: str, verdicts: Verdicts | None, rules: Rules) -> Decision
     """verdicts: None for mail that is not checked. message_id: goes into the reply."""
     if verdicts is None:
         return Decision(Action.ACCEPT, rule="policy.skip")
-    monitored = isinstance(rules, Policy) and rules.mode is Mode.MONITOR
     decision = _decide(message_id, verdicts, rules)
-    return replace(decision, monitored=monitored and decision.action is not Action.ACCEPT)
+    if not (isinstance(rules, Policy) and rules.mode is Mode.MONITOR) or decision.action is Action.ACCEPT:
+        return decision
+    return replace(decision, monitored=True, override=_override(verdicts.dmarc, Action.ACCEPT))
 
 
 def difference(live: Decision, shadow: Decision) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from relay.decide.policy import Decision
 from relay.verdict import Verdicts
 
 
@@ -34,6 +35,26 @@ def brief(verdicts: Verdicts) -> dict[str, object]:
         "queries": verdicts.queries,
         "elapsed_ms": round(verdicts.seconds * 1000, 1),
     }
+
+
+def decided(decision: Decision) -> dict[str, object]:
+    """The decision as JSON-able values."""
+    return {
+        "action": str(decision.action),
+        "applied": str(decision.applied),
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "override": decision.override,
+    }
+
+
+def decision_line(values: Mapping[str, Any]) -> str:
+    """What was decided, by which rule and why. values: as `decided` made them."""
+    rule = f"by {values['rule']}" if values["rule"] else "no rule asked for more"
+    monitored = "" if values["applied"] == values["action"] else f" (monitored: {values['applied']} was done)"
+    reason = f": {values['reason']}" if values["reason"] else ""
+    override = f", override {values['override']}" if values["override"] else ""
+    return f"decision: {values['action']}{monitored}, {rule}{reason}{override}"
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -107,7 +107,19 @@ def test_dns_trouble_is_no_pass() -> None:
 
 def test_json_is_what_the_explanation_is_made_of() -> None:
     found = json.loads(offline("--json").stdout)
-    assert list(found) == ["spf", "helo", "dkim", "arc", "dmarc", "iprev", "seconds", "queries", "steps"]
+    assert list(found) == [
+        "spf",
+        "helo",
+        "dkim",
+        "arc",
+        "dmarc",
+        "iprev",
+        "seconds",
+        "queries",
+        "steps",
+        "decision",
+        "reply",
+    ]
     assert found["iprev"]["ip"] == "192.0.2.9"
     assert (found["spf"]["result"], found["spf"]["domain"], found["spf"]["identity"]) == (
         "none",
@@ -121,7 +133,7 @@ def test_json_is_what_the_explanation_is_made_of() -> None:
     def without_times(told: list[str]) -> list[str]:
         return [line.partition("  (")[0].rpartition(", ")[0] if " ms" in line else line for line in told]
 
-    assert without_times(list(lines(found))) == without_times(offline().stdout.splitlines())
+    assert without_times(list(lines(found))) == without_times(offline().stdout.splitlines()[:-1])
 
 
 def test_the_manual_names_every_key_and_no_other() -> None:
@@ -131,6 +143,7 @@ def test_the_manual_names_every_key_and_no_other() -> None:
     named = {key: set(re.findall(r"`([a-z_]+)`", row)) for keys, row in rows for key in re.findall(r"`(\w+)`", keys)}
     found = json.loads(offline("--json", "--second-opinion").stdout)
     assert set(found) == set(named)
+    assert set(found["decision"]) == named["decision"]
     values = {"mailfrom", "helo", "null", "spf", "dkim"}  # quoted in the rows, and no keys in there
     for key in ("spf", "helo", "dkim", "arc", "dmarc", "iprev"):
         keys = found[key][0] if key == "dkim" else found[key]
@@ -221,3 +234,11 @@ def test_wrong_use_is_exit_2(arguments: tuple[str, ...]) -> None:
 
 def test_a_file_that_is_missing_is_exit_2() -> None:
     assert CliRunner().invoke(main, ["verify", "missing.eml", *GIVEN]).exit_code == 2
+
+
+def test_the_rule_that_fires_and_the_reply_are_told() -> None:
+    shipped = (ROOT / "config.toml").read_text()
+    Path("config.toml").write_text(shipped.replace("#reject = false", "reject = true ", 1))
+    done = offline(message=PLAIN)
+    assert "decision: refuse, by policy.dmarc.reject: DMARC fail, policy of example.org is reject" in done.stdout
+    assert "reply: 550 5.7.26 DMARC fail, policy of example.org is reject" in done.stdout
