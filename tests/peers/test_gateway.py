@@ -111,11 +111,11 @@ ROWS = [
     Row("default", LIST, by_a_list, "250", LISTED, True, "local_policy"),
     Row("rejecting", LIST, by_a_list, "550 5.7"),
     Row("trusting", LIST, by_a_list, "250", LISTED, False, "trusted_forwarder"),
-    Row("monitoring", LIST, by_a_list, "250", LISTED),
+    Row("monitoring", LIST, by_a_list, "250", LISTED, False, "local_policy"),
     Row("default", STRANGER, forged, "250", FORGED, True, "local_policy"),
     Row("rejecting", STRANGER, forged, "550 5.7"),
     Row("trusting", STRANGER, forged, "550 5.7"),
-    Row("monitoring", STRANGER, forged, "250", FORGED),
+    Row("monitoring", STRANGER, forged, "250", FORGED, False, "local_policy"),
 ]
 
 
