@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 
 class SmtpClient:
@@ -87,8 +87,12 @@ class SmtpClient:
 
     async def close(self) -> None:
         self._writer.close()
-        with suppress(ConnectionError, ssl.SSLError):
+        try:
             await asyncio.wait_for(self._writer.wait_closed(), self._patience)
+        except (ConnectionError, ssl.SSLError):
+            pass
+        except TimeoutError:  # asyncio tells no writer of a connection that is lost during its TLS handshake
+            self._writer.transport.abort()
 
 
 @asynccontextmanager
