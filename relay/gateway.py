@@ -7,7 +7,6 @@ recipient that is taken, so that its DNS goes beside the upload; a dictionary at
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.authenticate.check import EarlySpf, authenticate
@@ -17,7 +16,7 @@ from relay.config.policy import Action
 from relay.decide.policy import Decision, decide, difference, is_skipped
 from relay.edit.headers import MARK, QUARANTINE, folded
 from relay.edit.key import SigningKey
-from relay.edit.results import results_field
+from relay.edit.results import RESULTS, results_value
 from relay.edit.seal import seal_fields
 from relay.envelope import Envelope
 from relay.fact import Fact, Record
@@ -27,6 +26,8 @@ from relay.report.explanation import brief, decided, facts
 from relay.report.journal import EXPLAINED
 from relay.resolver import Resolver
 from relay.verdict import Verdicts
+
+_WHY = {Action.QUARANTINE: QUARANTINE, Action.MARK: MARK}  # the field that says why
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +71,14 @@ class Gateway:
         if decision.reply is not None and not decision.monitored:
             return Judged(decision.reply)
         path = str(envelope.reverse_path or "")
-        results = results_field(verdicts, self._config.hostname, mail_from=path, override=decision.override)
-        seal = await self._seal(leaves, verdicts, results) if verdicts else ()
-        if decision.applied is Action.QUARANTINE:
-            fields = results, folded(QUARANTINE, *decision.reason.split()), *seal
-            return Judged(None, fields, policy.quarantine_hop)
-        if decision.applied is Action.MARK:
-            return Judged(None, (results, folded(MARK, *decision.reason.split()), *seal))
-        return Judged(None, (results, *seal))
-
-    async def _seal(self, leaves: Message, verdicts: Verdicts, results: bytes) -> Sequence[bytes]:
-        if self._sealing is None:
-            return ()
-        value = Message.parse(results).fields[0].value.lstrip()
-        now = self._clock.time()
-        return await asyncio.to_thread(seal_fields, leaves, self._sealing, verdicts.arc.result, value, now)
+        results = results_value(verdicts, self._config.hostname, mail_from=path, override=decision.override)
+        named = _WHY.get(decision.applied)
+        fields = [RESULTS % results, *([folded(named, *decision.reason.split())] if named else [])]
+        if verdicts and self._sealing:
+            given = leaves, self._sealing, verdicts.arc.result, results, self._clock.time()
+            fields += await asyncio.to_thread(seal_fields, *given)
+        hop = policy.quarantine_hop if decision.applied is Action.QUARANTINE else None
+        return Judged(None, tuple(fields), hop)
 
     async def _check(self, envelope: Envelope, message: Message, until: float) -> Verdicts:
         config, client = self._config, envelope.client

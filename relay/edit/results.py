@@ -27,6 +27,8 @@ MAX_FIELD = 8192  # octets of our field; results that do not fit are left out, t
 MAX_SIGNATURES = 10  # whose results are written
 LINE = 78  # RFC 5322 §2.1.1
 
+RESULTS = b"Authentication-Results: %s\r\n"  # the field around its value
+
 # What RFC 2045 §5.1 calls a token, and an address or `@domain` made of such (RFC 8601 §2.2, pvalue).
 _BARE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+\Z|[A-Za-z0-9!#$%&'*+.^_`{|}~-]*@[A-Za-z0-9.-]+\Z")
 _PRINTABLE = re.compile(r"[ -~]*\Z")
@@ -79,7 +81,7 @@ def results_field(verdicts: Verdicts | None, authserv_id: str, *, mail_from: str
     override: why the policy of the author's domain was not followed, for dmarc's reason.
     """
     value = results_value(verdicts, authserv_id, mail_from=mail_from, override=override)
-    return b"Authentication-Results: " + value + b"\r\n"
+    return RESULTS % value
 
 
 def results_value(verdicts: Verdicts | None, authserv_id: str, *, mail_from: str = "", override: str = "") -> bytes:

@@ -2,7 +2,8 @@
 
 Facts are gathered in memory and written by a thread, many at a time and seldom synced: a power cut may
 cost the last of it, never a message (no promise hangs on the journal). Aggregate reports will
-read `decide.decided` from here: policy domain, published policy, identifiers, results, disposition.
+read from here: `authenticate.explained` (policy domain, published policy, identifiers, results),
+`decide.decided` (disposition, override) and `accept.received` (envelope).
 
 FAILS      Never to its callers: a journal that cannot be written says so once, by a fact, and facts are
            dropped until it can. A file that cannot be opened at start is a ConfigError.

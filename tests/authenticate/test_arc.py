@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import dkim
 import pytest
@@ -15,7 +15,7 @@ from relay.message import Message
 from relay.resolver import Resolver
 from relay.verdict import ArcResult, ArcVerdict
 from tests.support.dkim_signer import arc_sealed, dkim_signed, ed25519_key, record, rsa_key
-from tests.support.dns import DnsServer, dns_server
+from tests.support.dns import DnsServer
 
 NOW = 1_790_000_000
 MAIL = (
@@ -32,19 +32,6 @@ ZONE = {
     "weak._domainkey.example.org": [{"TXT": record(rsa_key(1024))}],
     **{f"s{n}._domainkey.example.org": [{"TXT": RSA}] for n in range(60)},
 }
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[DnsServer]:
-    async with dns_server(ZONE) as running:
-        yield running
-
-
-@pytest.fixture
-async def resolver(server: DnsServer) -> AsyncIterator[Resolver]:
-    made = Resolver([server.nameserver], timeout=5.0)
-    yield made
-    await made.close()
 
 
 async def chain(message: bytes, resolver: Resolver) -> ArcVerdict:

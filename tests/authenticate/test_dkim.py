@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -13,7 +13,7 @@ from relay.authenticate.dkim import MAX_SIGNATURES, verify
 from relay.resolver import Resolver
 from relay.verdict import DkimVerdict
 from tests.support.dkim_signer import dkim_signed, ed25519_key, public_record, record, rsa_key
-from tests.support.dns import DnsServer, dns_server
+from tests.support.dns import DnsServer
 
 NOW = 1_790_000_000
 MAIL = (
@@ -73,19 +73,6 @@ ZONE = {
     # RFC 8616 §4: bücher.example and a selector of ü
     "xn--tda._domainkey.xn--bcher-kva.example": [{"TXT": RSA}],
 }
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[DnsServer]:
-    async with dns_server(ZONE) as running:
-        yield running
-
-
-@pytest.fixture
-async def resolver(server: DnsServer) -> AsyncIterator[Resolver]:
-    made = Resolver([server.nameserver], timeout=5.0)
-    yield made
-    await made.close()
 
 
 async def verdict(message: bytes, resolver: Resolver) -> DkimVerdict:
