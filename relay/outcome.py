@@ -26,6 +26,7 @@ class Outcome:
     """reply: what a client may be told. hop: the hop's name. host: the host that answered, or "".
 
     cause: for our log; why it is temporary or ambiguous (`connect: refused`), "" when delivered.
+    is_about_hop: it failed before the hop heard of this mail, and any other mail would have failed as well.
     """
 
     recipient: Address
@@ -34,6 +35,7 @@ class Outcome:
     hop: str
     host: str = ""
     cause: str = ""
+    is_about_hop: bool = False
 
 
 class NextHop(Protocol):

@@ -200,5 +200,10 @@ def chunk_taken(octets: int) -> Reply:
 
 
 def accepted(message_id: str) -> Reply:
-    """We took the message ourselves (inbox, queue)."""
+    """We took the message ourselves: it is in the inbox."""
     return Reply(250, "0.0", f"OK {message_id}")
+
+
+def queued(message_id: str) -> Reply:
+    """We took the message, and answer for it until it is delivered, reported or held."""
+    return Reply(250, "0.0", f"queued as {message_id}")

@@ -89,7 +89,7 @@ class SmtpHop:
             self._interruptible.discard(patience)
         verdicts = (judge(said),) * len(recipients) if isinstance(said, Trouble) else said
         outcomes = tuple(
-            Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
+            Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause, verdict.is_about_hop)
             for recipient, verdict in zip(recipients, verdicts, strict=True)
         )
         self._tell(envelope.id, outcomes, tls, self._clock.monotonic() - started)
@@ -103,7 +103,7 @@ class SmtpHop:
 
         host, _, said = await self._attempt(envelope, until, send)
         verdict = judge(said) if isinstance(said, Trouble) else said
-        return Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
+        return Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause, verdict.is_about_hop)
 
     @property
     def capabilities(self) -> Capabilities:
