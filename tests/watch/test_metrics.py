@@ -115,6 +115,18 @@ HOP = {"hop": "mailbox", "host": "mx.example.net", "to": ["bob@example.net"], "e
         ),
         ("inbox.trouble", {"hop": "inbox", "cause": "x"}, "relay_trouble_total", {"stage": "inbox"}),
         ("forward.trouble", HOP | {"cause": "connect: refused"}, "relay_trouble_total", {"stage": "forward"}),
+        ("queue.trouble", {"cause": "locked"}, "relay_trouble_total", {"stage": "queue"}),
+        ("queue.delivered", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "delivered"}),
+        ("queue.deferred", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "deferred"}),
+        ("queue.failed", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "failed"}),
+        ("queue.held", HOP | {"cause": "poison"}, "relay_queue_held_total", {"cause": "poison"}),
+        ("queue.held", HOP | {"cause": "operator"}, "relay_queue_held_total", {"cause": "operator"}),
+        ("queue.held", HOP | {"cause": "no route for the report"}, "relay_queue_held_total", {"cause": "no_route"}),
+        ("queue.held", HOP | {"cause": "rcpt: 550 5.1.1 gone"}, "relay_queue_held_total", {"cause": "failed"}),
+        ("queue.reported", {"action": "delayed"}, "relay_queue_reports_total", {"action": "delayed"}),
+        ("queue.committed", {"operations": 3, "elapsed_ms": 1.5}, "relay_queue_commits_total", {}),
+        ("queue.committed", {"operations": 3, "elapsed_ms": 1.5}, "relay_queue_commit_operations_count", {}),
+        ("queue.committed", {"operations": 3, "elapsed_ms": 1.5}, "relay_queue_commit_seconds_count", {}),
     ],
 )
 def test_what_a_fact_counts(event: str, values: dict[str, object], name: str, labels: dict[str, str]) -> None:
@@ -144,6 +156,35 @@ def test_durations_are_in_seconds_and_sizes_in_octets() -> None:
     assert found["relay_answer_duration_seconds_sum", (("listener", "gateway"),)] == 0.25
 
 
+def test_the_queue_is_counted_by_recipient_and_its_commits_in_seconds() -> None:
+    found = counted(
+        Fact("queue.deferred", "", {"hop": "mailbox", "to": ["ann@example.org", "bob@example.net"]}),
+        Fact("queue.held", "", {"to": ["ann@example.org", "bob@example.net"], "cause": "poison"}),
+        Fact("queue.committed", "", {"operations": 40, "elapsed_ms": 12.5, "syncs": 1}),
+    )
+    assert found["relay_queue_attempts_total", (("hop", "mailbox"), ("result", "deferred"))] == 2
+    assert found["relay_queue_held_total", (("cause", "poison"),)] == 2
+    assert found["relay_queue_commit_operations_sum", ()] == 40
+    assert found["relay_queue_commit_seconds_sum", ()] == 0.0125
+
+
+def test_the_depth_of_the_queue_is_the_last_that_was_told() -> None:
+    waiting = {"hop": "mailbox", "state": "waiting"}
+    key = tuple(sorted(waiting.items()))
+    first = Fact("queue.depth", "", waiting | {"recipients": 70, "messages": 50, "oldest": 3600.0})
+    found = counted(first)
+    assert (found["relay_queue_recipients", key], found["relay_queue_oldest_seconds", key]) == (70, 3600)
+    found = counted(first, Fact("queue.depth", "", waiting | {"recipients": 0, "messages": 0, "oldest": 0.0}))
+    assert (found["relay_queue_recipients", key], found["relay_queue_oldest_seconds", key]) == (0, 0)
+
+
+def test_a_hop_is_down_until_it_is_up() -> None:
+    down, up = Fact("queue.down", "", {"hop": "mailbox", "cause": "x"}), Fact("queue.up", "", {"hop": "mailbox"})
+    key = ("relay_queue_hop_down", (("hop", "mailbox"),))
+    assert counted(down)[key] == 1
+    assert counted(down, up)[key] == 0
+
+
 def test_a_plain_connection_to_a_hop_is_no_tls_connection() -> None:
     assert not [name for name, _ in counted(Fact("forward.connected", "", HOP | {"tls": ""})) if "_tls_" in name]
 
@@ -157,6 +198,8 @@ FACTS = [
     "accept.connected accept.closed accept.refused accept.rejected accept.tls accept.login accept.received",
     "pipeline.answered edit.signed edit.unsigned edit.not_ours forward.connected forward.delivered forward.deferred",
     "forward.refused forward.ambiguous forward.trouble inbox.stored inbox.trouble pipeline.trouble",
+    "queue.depth queue.down queue.up queue.committed queue.held queue.reported queue.delivered queue.deferred",
+    "queue.failed queue.kept queue.lapsed queue.dropped queue.trouble",
 ]
 
 
@@ -173,6 +216,8 @@ def test_nothing_that_a_stranger_chooses_becomes_a_label() -> None:
         "version": "TLSv1.3",
         "result": "ok",
         "tls": "",
+        "state": "waiting",
+        "action": "failed",
     }
     found = Metrics()
     for event in " ".join(FACTS).split():
