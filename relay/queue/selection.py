@@ -1,0 +1,163 @@
+"""What an operator asks of the queue, and does to it, as SQL: operations like those of `operations.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Double, Integer, Text, bindparam, case, func, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from relay.address import domain_key
+from relay.queue.entry import Depth, Queued, Selection
+from relay.queue.operations import Key, done, forget, load, padded
+from relay.queue.schema import message, recipient
+from relay.queue.states import Move, State, after, before
+
+_IN_ORDER = (recipient.c.message, recipient.c.number)
+_OF_IDS = recipient.c.message.in_(bindparam("ids", expanding=True))
+_KEY = (recipient.c.message == bindparam("of_message")) & (recipient.c.number == bindparam("of_number"))
+_LIMIT = bindparam("limit", type_=Integer)
+_FIND = select(recipient).where(recipient.c.message == bindparam("id")).order_by(recipient.c.number)
+_ALL_OF = select(recipient.c.message, recipient.c.number, recipient.c.state).where(_OF_IDS)
+_ALL_OF = _ALL_OF.order_by(*_IN_ORDER).with_for_update()
+_MOVED, _EXTENDED = bindparam("now_state", type_=Text), bindparam("extended", type_=Double)
+_MOVES: dict[Move, Any] = {
+    Move.HOLD: update(recipient).where(_KEY).values(state=_MOVED, cause=bindparam("now_cause")),
+    Move.RETRY: update(recipient).where(_KEY).values(state=_MOVED, due=bindparam("now")),
+    Move.DROP: update(recipient).where(_KEY).values(state=_MOVED, cause=bindparam("now_cause")),
+    # A message that was held for what it did to relays, or for its age, gets a new chance.
+    Move.RELEASE: update(recipient)
+    .where(_KEY)
+    .values(
+        state=_MOVED,
+        due=bindparam("now"),
+        crashes=0,
+        cause=bindparam("now_cause"),
+        expires=case((recipient.c.expires > _EXTENDED, recipient.c.expires), else_=_EXTENDED),
+    ),
+}
+_OLDEST = func.min(recipient.c.message).label("oldest")
+_COUNTS = (
+    select(
+        recipient.c.hop,
+        recipient.c.state,
+        func.count().label("recipients"),
+        func.count(recipient.c.message.distinct()).label("messages"),
+        _OLDEST,
+    )
+    .where(recipient.c.state != State.DONE.value)
+    .group_by(recipient.c.hop, recipient.c.state)
+    .subquery()
+)
+# Ids sort by time: the oldest message is the one with the smallest.
+_DEPTH = select(_COUNTS, message.c.arrived).join(message, message.c.id == _COUNTS.c.oldest)
+_DEPTH = _DEPTH.order_by(_COUNTS.c.hop, _COUNTS.c.state)
+
+
+def find(connection: Connection, now: float, id: str) -> Queued | None:
+    """A message with all its recipients, those that are DONE too."""
+    found = load(connection, connection.execute(_FIND, {"id": id}).mappings().all())
+    return found[0] if found else None
+
+
+def selected(connection: Connection, now: float, selection: Selection, limit: int, last: str) -> tuple[Queued, ...]:
+    """At most `limit` messages behind the id `last`, the oldest first, with those recipients that are meant."""
+    conditions = [*_conditions(selection, now), recipient.c.message > bindparam("after")]
+    if selection.state is None:
+        conditions.append(recipient.c.state != State.DONE.value)
+    ids = _page(connection, conditions, limit, last)
+    if not ids:
+        return ()
+    chosen = select(recipient).where(_OF_IDS, *conditions).order_by(*_IN_ORDER)
+    return load(connection, connection.execute(chosen, {"ids": padded(ids), "after": last}).mappings().all())
+
+
+def move(
+    connection: Connection,
+    now: float,
+    selection: Selection,
+    move: Move,
+    cause: str,
+    extend: float,
+    limit: int,
+    last: str,
+) -> tuple[int, str]:
+    """Move the selected recipients of at most `limit` messages: how many, and the last id looked at, "" at the end.
+
+    extend: RELEASE gives each at least so many seconds from now on.
+    """
+    states = [state.value for state in before(move)]
+    conditions = [
+        *_conditions(selection, now),
+        recipient.c.state.in_(states),
+        recipient.c.message > bindparam("after"),
+    ]
+    ids = _page(connection, conditions, limit, last)
+    if not ids:
+        return 0, ""
+    # Locked first, chosen then: what another relay has just claimed is not ours to move.
+    all_of = {Key(id, number): State(state) for id, number, state in connection.execute(_ALL_OF, {"ids": padded(ids)})}
+    chosen = select(recipient.c.message, recipient.c.number).where(_OF_IDS, *conditions).order_by(*_IN_ORDER)
+    values, moved = [], 0
+    for id, number in connection.execute(chosen, {"ids": padded(ids), "after": last}):
+        key = Key(id, number)
+        all_of[key] = after(all_of[key], move)
+        moved += 1
+        values.append(
+            {
+                "of_message": id,
+                "of_number": number,
+                "now_state": all_of[key].value,
+                "now_cause": cause,
+                "now": now,
+                "extended": now + extend,
+            }
+        )
+    if values:
+        connection.execute(_MOVES[move], values)
+    forget(connection, done(all_of))
+    return moved, ids[-1]
+
+
+def depth(connection: Connection, now: float) -> tuple[Depth, ...]:
+    return tuple(
+        Depth(row.hop, State(row.state), row.recipients, row.messages, row.arrived)
+        for row in connection.execute(_DEPTH)
+    )
+
+
+def _page(connection: Connection, conditions: list[ColumnElement[bool]], limit: int, last: str) -> list[str]:
+    page = select(recipient.c.message).where(*conditions).distinct().order_by(recipient.c.message).limit(_LIMIT)
+    return list(connection.scalars(page, {"limit": limit, "after": last}))
+
+
+def _conditions(selection: Selection, now: float) -> Iterator[ColumnElement[bool]]:
+    if selection.ids:
+        yield recipient.c.message.in_(list(selection.ids))
+    if selection.recipient:
+        yield _is_address(recipient.c.address, selection.recipient)
+    if selection.hop:
+        yield recipient.c.hop == selection.hop
+    if selection.state is not None:
+        yield recipient.c.state == selection.state.value
+    about_message: list[ColumnElement[bool]] = []
+    if selection.sender == "<>":
+        about_message.append(message.c.reverse_path.is_(None))
+    elif selection.sender:
+        about_message.append(_is_address(message.c.reverse_path, selection.sender))
+    if selection.older:
+        about_message.append(message.c.arrived <= now - selection.older)
+    if about_message:
+        yield select(message.c.id).where(message.c.id == recipient.c.message, *about_message).exists()
+
+
+def _is_address(column: ColumnElement[Any], wanted: str) -> ColumnElement[bool]:
+    """Whether it is that address, or one of "@domain", in any case and with the domain in either of its forms."""
+    local, _, domain = wanted.rpartition("@")
+    domains = {domain.lower(), domain_key(domain)}
+    if local:
+        return or_(*(func.lower(column) == func.lower(local + "@" + one) for one in sorted(domains)))
+    if wanted.startswith("@"):
+        return or_(*(func.lower(column).endswith("@" + one, autoescape=True) for one in sorted(domains)))
+    return func.lower(column) == func.lower(wanted)
