@@ -133,6 +133,9 @@ class Selection:
     older: float = 0.0
 
 
+EVERYTHING = Selection()
+
+
 @dataclass(frozen=True, slots=True)
 class Depth:
     """How many recipients are in one state for one hop, and when the oldest of their messages arrived."""
@@ -142,3 +145,12 @@ class Depth:
     recipients: int
     messages: int
     oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A recipient that an operator has moved. id: of the message. address: as it came."""
+
+    id: str
+    address: str
+    hop: str

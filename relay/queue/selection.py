@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Double, Integer, Text, bindparam, case, func,
 from sqlalchemy.sql.elements import ColumnElement
 
 from relay.address import domain_key
-from relay.queue.entry import Depth, Queued, Selection
+from relay.queue.entry import Depth, Moved, Queued, Selection
 from relay.queue.operations import Key, done, forget, load, padded
 from relay.queue.schema import message, recipient
 from relay.queue.states import Move, State, after, before
@@ -37,22 +37,15 @@ _MOVES: dict[Move, Any] = {
         expires=case((recipient.c.expires > _EXTENDED, recipient.c.expires), else_=_EXTENDED),
     ),
 }
-_OLDEST = func.min(recipient.c.message).label("oldest")
-_COUNTS = (
-    select(
-        recipient.c.hop,
-        recipient.c.state,
-        func.count().label("recipients"),
-        func.count(recipient.c.message.distinct()).label("messages"),
-        _OLDEST,
-    )
-    .where(recipient.c.state != State.DONE.value)
-    .group_by(recipient.c.hop, recipient.c.state)
-    .subquery()
-)
 # Ids sort by time: the oldest message is the one with the smallest.
-_DEPTH = select(_COUNTS, message.c.arrived).join(message, message.c.id == _COUNTS.c.oldest)
-_DEPTH = _DEPTH.order_by(_COUNTS.c.hop, _COUNTS.c.state)
+_COUNTS = select(
+    recipient.c.hop,
+    recipient.c.state,
+    func.count().label("recipients"),
+    func.count(recipient.c.message.distinct()).label("messages"),
+    func.min(recipient.c.message).label("oldest"),
+)
+_COUNTS = _COUNTS.where(recipient.c.state != State.DONE.value).group_by(recipient.c.hop, recipient.c.state)
 
 
 def find(connection: Connection, now: float, id: str) -> Queued | None:
@@ -82,8 +75,8 @@ def move(
     extend: float,
     limit: int,
     last: str,
-) -> tuple[int, str]:
-    """Move the selected recipients of at most `limit` messages: how many, and the last id looked at, "" at the end.
+) -> tuple[list[Moved], str]:
+    """Move the selected recipients of at most `limit` messages: which, and the last id looked at, "" at the end.
 
     extend: RELEASE gives each at least so many seconds from now on.
     """
@@ -95,15 +88,16 @@ def move(
     ]
     ids = _page(connection, conditions, limit, last)
     if not ids:
-        return 0, ""
+        return [], ""
     # Locked first, chosen then: what another relay has just claimed is not ours to move.
     all_of = {Key(id, number): State(state) for id, number, state in connection.execute(_ALL_OF, {"ids": padded(ids)})}
-    chosen = select(recipient.c.message, recipient.c.number).where(_OF_IDS, *conditions).order_by(*_IN_ORDER)
-    values, moved = [], 0
-    for id, number in connection.execute(chosen, {"ids": padded(ids), "after": last}):
+    columns = (recipient.c.message, recipient.c.number, recipient.c.address, recipient.c.hop)
+    chosen = select(*columns).where(_OF_IDS, *conditions).order_by(*_IN_ORDER)
+    values, moved = [], []
+    for id, number, address, hop in connection.execute(chosen, {"ids": padded(ids), "after": last}):
         key = Key(id, number)
         all_of[key] = after(all_of[key], move)
-        moved += 1
+        moved.append(Moved(id, address, hop))
         values.append(
             {
                 "of_message": id,
@@ -120,10 +114,12 @@ def move(
     return moved, ids[-1]
 
 
-def depth(connection: Connection, now: float) -> tuple[Depth, ...]:
+def depth(connection: Connection, now: float, selection: Selection) -> tuple[Depth, ...]:
+    counts = _COUNTS.where(*_conditions(selection, now)).subquery()
+    found = select(counts, message.c.arrived).join(message, message.c.id == counts.c.oldest)
+    found = found.order_by(counts.c.hop, counts.c.state)
     return tuple(
-        Depth(row.hop, State(row.state), row.recipients, row.messages, row.arrived)
-        for row in connection.execute(_DEPTH)
+        Depth(row.hop, State(row.state), row.recipients, row.messages, row.arrived) for row in connection.execute(found)
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from relay.fact import Fact, Record
 from relay.queue import operations, selection
 from relay.queue.disk import Disk
 from relay.queue.engine import CommitUnknown, Engine, NoRoom, NotKept, Operation, Unavailable
-from relay.queue.entry import Delivery, Depth, Entry, Queued, Selection, Settlement
+from relay.queue.entry import EVERYTHING, Delivery, Depth, Entry, Moved, Queued, Selection, Settlement
 from relay.queue.operations import Claim, Keep, Lapsed
 from relay.queue.states import Move
 
@@ -220,23 +220,31 @@ class Store:
         """A message with all its recipients, those that are DONE too. Raises NotKept."""
         return await self._read(operations.bind(selection.find, id))
 
-    async def move(self, selection_: Selection, move: Move, cause: str = "", *, extend: float = 0.0) -> int:
+    async def move(
+        self,
+        selection_: Selection,
+        move: Move,
+        cause: str = "",
+        *,
+        extend: float = 0.0,
+        tell: Callable[[Sequence[Moved]], None] = lambda moved: None,
+    ) -> int:
         """Move the selected recipients, those that can be; how many. Raises NotKept, with some of them moved.
 
-        extend: RELEASE gives each at least so many seconds from now on.
+        extend: RELEASE gives each at least so many seconds from now on. tell: hears which, as they are committed.
         """
-        moved: int = 0
-        last = ""
+        count, last = 0, ""
         while True:
             operation = operations.bind(selection.move, selection_, move, cause, extend, MOVED_AT_ONCE, last)
-            more, last = await self._write(operation)
-            moved += more
+            moved, last = await self._write(operation)
+            count += len(moved)
+            tell(moved)
             if not last:
-                return moved
+                return count
 
-    async def depth(self) -> tuple[Depth, ...]:
-        """By hop and state, DONE aside. Raises NotKept."""
-        return await self._read(operations.bind(selection.depth))
+    async def depth(self, selection_: Selection = EVERYTHING) -> tuple[Depth, ...]:
+        """How many are selected, by hop and state, DONE aside. Raises NotKept."""
+        return await self._read(operations.bind(selection.depth, selection_))
 
     # --- group commit ----------------------------------------------------------------------------
 
