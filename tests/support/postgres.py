@@ -1,5 +1,7 @@
 """PostgreSQL servers of our own on loopback: each in a folder of its own, with fsync on, ended by pid.
 
+The folder is in memory, unless a bench asks for the disk: what a power cut leaves is not what is tested here.
+
 The server is a child of the test and no daemon. What the tests do to it is what happens to servers: an immediate
 stop (as `kill -9` of all its processes, but for the shared memory that it leaves behind), connections that are
 terminated, a standby that takes over.
@@ -8,21 +10,24 @@ terminated, a standby that takes over.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.certificates import Certificates
-from tests.support.peers import PATIENCE, free_port, missing, open_folder, wait_until
+from tests.support.peers import PATIENCE, free_port, missing, wait_until
 
 PASSWORD = "postgres-canary-Vx7q"
 DATABASE = "relay"
 STANDBY = "standby"  # the name by which the primary knows it
 
 _PACKAGE = "postgresql"
+_USER = ("postgres", "postgres")
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
 port = {port}
@@ -87,13 +92,12 @@ class Postgres:
         """What `pg_ctl stop -m immediate` does: the next start recovers from the log."""
         self.stop(signal.SIGQUIT)
 
-    def signal(self, which: signal.Signals) -> None:
-        """Send a signal to the server and all its processes: SIGSTOP makes it silent, without closing anything."""
+    def signal_all(self, *, stop: bool) -> None:
+        """Freeze the server and all its processes, or let them go on: it is silent, and closes nothing."""
         assert self._process is not None
         parent = self._process.pid
-        os.kill(parent, which)
-        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            os.kill(int(child), which)
+        for one in (parent, *Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
+            os.kill(int(one), signal.SIGSTOP if stop else signal.SIGCONT)
 
     def promote(self) -> None:
         """The standby becomes a primary; returns once it takes writes."""
@@ -117,10 +121,19 @@ class Postgres:
             )
         )
 
-    def empty_database(self, name: str) -> str:
-        """Make a database; its url."""
+    def new_database(self) -> str:
+        """Make an empty one; its url."""
+        name = f"relay-{secrets.token_hex(4)}"
         self.sql(f'CREATE DATABASE "{name}"', database="postgres")
         return self.url.removesuffix(DATABASE) + name
+
+    def configure(self, **settings: str) -> None:
+        """Change settings that need no restart; returns once they hold for new sessions."""
+        for name, value in settings.items():
+            self.sql(f"ALTER SYSTEM SET {name} = '{value}'", database="postgres")
+        self.sql("SELECT pg_reload_conf()", database="postgres")
+        for name, value in settings.items():
+            wait_until(f"{name} is {value!r}", lambda name=name, value=value: self.sql(f"SHOW {name}") == value)  # type: ignore[misc]
 
     def _run(self, program: str, *arguments: str, output: object = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -134,12 +147,11 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres(certificates: Certificates | None = None) -> Iterator[Postgres]:
+def running_postgres(certificates: Certificates | None = None, *, on_disk: bool = False) -> Iterator[Postgres]:
     """Start one with an empty database, end it with the block. With certificates it offers TLS."""
     binaries = _binaries()
-    with open_folder("postgres") as folder:
+    with _folder("postgres", on_disk) as folder:
         server = Postgres(binaries, folder, free_port())
-        _give_to_postgres(folder)
         secret = folder / "password"
         secret.write_text(PASSWORD)
         initdb = ["initdb", "-D", str(folder / "data"), "-U", "relay", "--pwfile", str(secret), "--no-sync"]
@@ -150,7 +162,8 @@ def running_postgres(certificates: Certificates | None = None) -> Iterator[Postg
             for name, path in {"server.crt": certificates.chain, "server.key": certificates.key}.items():
                 shutil.copy(path, data / name)
                 (data / name).chmod(0o600)
-                _give_to_postgres(data / name)
+                if os.geteuid() == 0:
+                    shutil.chown(data / name, *_USER)
             settings += "ssl = on\n"
         with (data / "postgresql.conf").open("a") as file:
             file.write(settings)
@@ -164,11 +177,10 @@ def running_postgres(certificates: Certificates | None = None) -> Iterator[Postg
 
 
 @contextmanager
-def running_standby(primary: Postgres) -> Iterator[Postgres]:
+def running_standby(primary: Postgres, *, on_disk: bool = False) -> Iterator[Postgres]:
     """Start a synchronous standby of `primary`: from then on a commit there waits until it is synced here."""
-    with open_folder("standby") as folder:
+    with _folder("standby", on_disk) as folder:
         server = Postgres(_binaries(), folder, free_port())
-        _give_to_postgres(folder)
         origin = f"host=127.0.0.1 port={primary.port} user=relay password={PASSWORD} application_name={STANDBY}"
         copy = ["pg_basebackup", "-D", str(folder / "data"), "-R", "-X", "stream", "-c", "fast", "--no-sync"]
         _finish(server, *copy, "-d", origin)
@@ -176,7 +188,7 @@ def running_standby(primary: Postgres) -> Iterator[Postgres]:
             file.write(_SETTINGS.format(port=server.port, folder=folder))
         server.start()
         try:
-            _set(primary, {"synchronous_standby_names": STANDBY})
+            primary.configure(synchronous_standby_names=STANDBY)
             wait_until(
                 "the standby is synchronous",
                 lambda: primary.sql("SELECT sync_state FROM pg_stat_replication", database="postgres") == "sync",
@@ -186,10 +198,18 @@ def running_standby(primary: Postgres) -> Iterator[Postgres]:
             server.stop()
 
 
-def _set(server: Postgres, settings: Mapping[str, str]) -> None:
-    for name, value in settings.items():
-        server.sql(f"ALTER SYSTEM SET {name} = '{value}'", database="postgres")
-    server.sql("SELECT pg_reload_conf()", database="postgres")
+@contextmanager
+def _folder(name: str, on_disk: bool) -> Iterator[Path]:
+    """One that is the server's own."""
+    memory = Path("/dev/shm")
+    parent = None if on_disk or not os.access(memory, os.W_OK) else memory
+    folder = Path(tempfile.mkdtemp(prefix=f"relay-{name}-", dir=parent))
+    if os.geteuid() == 0:
+        shutil.chown(folder, *_USER)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _binaries() -> Path:
@@ -206,12 +226,7 @@ def _binaries() -> Path:
 
 def _user() -> dict[str, object]:
     """The server refuses to run as root."""
-    return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-
-
-def _give_to_postgres(path: Path) -> None:
-    if os.geteuid() == 0:
-        shutil.chown(path, "postgres", "postgres")
+    return {"user": _USER[0], "group": _USER[1], "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 def _finish(server: Postgres, *command: str) -> None:
