@@ -30,7 +30,7 @@ _DELIVERIES = {
     "inbox.trouble": "deferred",
 }
 # Why a recipient is held, where it is not for what a hop or the sender's domain said.
-_HELD = {"poison": "poison", "operator": "operator", "no route for the report": "no_route"}
+_HELD = {"operator": "operator", "no route for the report": "no_route"}
 _ATTEMPTS = {"queue.delivered": "delivered", "queue.deferred": "deferred", "queue.failed": "failed"}
 
 Values = Mapping[str, object]
@@ -188,6 +188,7 @@ class _Queue:
             "queue.held": lambda values: self._held.labels(_HELD.get(_word(values, "cause"), "failed")).inc(
                 _recipients(values)
             ),
+            "queue.lapsed": self._count_lapsed,
             "queue.reported": lambda values: self._reports.labels(_word(values, "action")).inc(),
             **{event: partial(self._count_attempt, result) for event, result in _ATTEMPTS.items()},
         }
@@ -201,6 +202,10 @@ class _Queue:
         self._commits.inc()
         self._operations.observe(_number(values, "operations"))
         self._seconds.observe(_number(values, "elapsed_ms") / 1000)
+
+    def _count_lapsed(self, values: Values) -> None:
+        if _word(values, "state") == "held":  # for the last time
+            self._held.labels("poison").inc()
 
     def _count_attempt(self, result: str, values: Values) -> None:
         self._attempts.labels(_word(values, "hop"), result).inc(_recipients(values))

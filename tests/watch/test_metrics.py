@@ -119,7 +119,7 @@ HOP = {"hop": "mailbox", "host": "mx.example.net", "to": ["bob@example.net"], "e
         ("queue.delivered", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "delivered"}),
         ("queue.deferred", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "deferred"}),
         ("queue.failed", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "failed"}),
-        ("queue.held", HOP | {"cause": "poison"}, "relay_queue_held_total", {"cause": "poison"}),
+        ("queue.lapsed", HOP | {"state": "held", "crashes": 5}, "relay_queue_held_total", {"cause": "poison"}),
         ("queue.held", HOP | {"cause": "operator"}, "relay_queue_held_total", {"cause": "operator"}),
         ("queue.held", HOP | {"cause": "no route for the report"}, "relay_queue_held_total", {"cause": "no_route"}),
         ("queue.held", HOP | {"cause": "rcpt: 550 5.1.1 gone"}, "relay_queue_held_total", {"cause": "failed"}),
@@ -159,11 +159,13 @@ def test_durations_are_in_seconds_and_sizes_in_octets() -> None:
 def test_the_queue_is_counted_by_recipient_and_its_commits_in_seconds() -> None:
     found = counted(
         Fact("queue.deferred", "", {"hop": "mailbox", "to": ["ann@example.org", "bob@example.net"]}),
-        Fact("queue.held", "", {"to": ["ann@example.org", "bob@example.net"], "cause": "poison"}),
+        Fact("queue.held", "", {"to": ["ann@example.org", "bob@example.net"], "cause": "operator"}),
+        Fact("queue.lapsed", "", {"to": "ann@example.org", "state": "waiting", "crashes": 1}),
         Fact("queue.committed", "", {"operations": 40, "elapsed_ms": 12.5, "syncs": 1}),
     )
     assert found["relay_queue_attempts_total", (("hop", "mailbox"), ("result", "deferred"))] == 2
-    assert found["relay_queue_held_total", (("cause", "poison"),)] == 2
+    assert found["relay_queue_held_total", (("cause", "operator"),)] == 2
+    assert ("relay_queue_held_total", (("cause", "poison"),)) not in found
     assert found["relay_queue_commit_operations_sum", ()] == 40
     assert found["relay_queue_commit_seconds_sum", ()] == 0.0125
 
