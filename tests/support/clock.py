@@ -1,4 +1,6 @@
-"""A clock that jumps when told to."""
+"""Clocks that jump when told to."""
+
+import asyncio
 
 
 class JumpingClock:
@@ -16,3 +18,27 @@ class JumpingClock:
 
     def jump(self, seconds: float) -> None:
         self.now += seconds
+
+
+class TwoClocks:
+    """What people read and what deadlines run by, as they are told; a sleep is a real one, of a thousandth."""
+
+    def __init__(self, time: float = 1_790_000_000.0) -> None:
+        self.wall, self.steady = time, 1000.0
+
+    def time(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.steady
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 1000)
+
+    def passes(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock that people read."""
+        self.wall += seconds
