@@ -10,8 +10,8 @@ A request and its answer are JSON objects, times in them seconds since the epoch
                                         -> recipients, messages: moved; others: by state, what was left alone
     flush    hop; "" for all            -> recipients, messages: due now; what was thought to be down is tried
 
-TRUSTS     nothing in a request but its right to be made. An unknown word in a selection is refused: to drop by a
-           condition that this relay does not know must not be to drop everything.
+TRUSTS     nothing in a request but its right to be made. A word that this relay does not know is refused, since it may
+           be a condition: what drops a few messages must not drop them all.
 FAILS      BadRequest, in words for the operator; NotKept when the queue cannot be used, with some of it done.
 """
 
@@ -36,6 +36,14 @@ CAUSE = "operator"  # why what he holds is held
 MAX_LIMIT = 1000  # messages in one answer
 
 _MOVES = {"hold": Move.HOLD, "release": Move.RELEASE, "retry": Move.RETRY, "drop": Move.DROP}
+_WORDS = {
+    "list": {"selection", "limit", "after"},
+    "show": {"id"},
+    "source": {"id"},
+    "stats": {"selection"},
+    "flush": {"hop"},
+    **{verb: {"selection", "all"} for verb in _MOVES},
+}
 # What is said of each message. A retry is told by its attempt.
 _EVENTS = {
     Move.HOLD: ("queue.held", "warning"),
@@ -74,7 +82,12 @@ class Commands:
 
     async def answer(self, request: Mapping[str, object]) -> Answer:
         """Do what is asked."""
-        match request.get("verb"):
+        verb = request.get("verb")
+        if not isinstance(verb, str) or verb not in _WORDS:
+            raise BadRequest("no such verb")
+        if unknown := request.keys() - _WORDS[verb] - {"verb"}:
+            raise BadRequest(f"{verb} does not know {json.dumps(sorted(unknown))}")
+        match verb:
             case "list":
                 limit = _limit(request)
                 found = await self._store.select(_selection(request), limit, _text(request, "after"))
@@ -87,28 +100,27 @@ class Commands:
                 return Answer({"size": None if content is None else len(content)}, content)
             case "stats":
                 return Answer({"depth": [asdict(one) for one in await self._store.depth(_selection(request))]})
-            case "hold" | "release" | "retry" | "drop" as verb:
-                selection = _selection(request)
-                if (selection == EVERYTHING) != (request.get("all") is True):
-                    raise BadRequest("select messages, or all")
-                return await self._move(_MOVES[verb], selection)
             case "flush":
                 return await self._move(Move.RETRY, Selection(hop=_text(request, "hop"), state=State.WAITING))
-        raise BadRequest("no such verb")
+        selection = _selection(request)
+        if (selection == EVERYTHING) != (request.get("all") is True):
+            raise BadRequest("select messages, or all")
+        return await self._move(_MOVES[verb], selection)
 
     async def _move(self, move: Move, selection: Selection) -> Answer:
         others: Counter[str] = Counter()
         for one in await self._store.depth(selection):
             if one.state not in before(move):
                 others[one.state] += one.recipients
-        messages: set[str] = set()
+        messages = 0
         hops = {selection.hop} - {""}
 
         def tell(moved: Sequence[Moved]) -> None:
-            messages.update(one.id for one in moved)
+            nonlocal messages
             hops.update(one.hop for one in moved)
-            if event := _EVENTS.get(move):
-                for id, alike in groupby(moved, lambda one: one.id):
+            for id, alike in groupby(moved, lambda one: one.id):
+                messages += 1
+                if event := _EVENTS.get(move):
                     values = {"to": [one.address for one in alike], "cause": CAUSE}
                     self._record(Fact(event[0], id, values, event[1]))
 
@@ -119,7 +131,7 @@ class Commands:
                 self._flush(hop)
         if move in (Move.RETRY, Move.RELEASE):
             self._wake()
-        return Answer({"recipients": recipients, "messages": len(messages), "others": others})
+        return Answer({"recipients": recipients, "messages": messages, "others": others})
 
 
 def describe(queued: Queued) -> dict[str, Any]:
