@@ -5,33 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Double, Integer, Text, bindparam, case, func, or_, select, update
+from sqlalchemy import Connection, Double, Text, bindparam, case, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relay.address import domain_key
 from relay.queue.entry import Depth, Moved, Queued, Selection
-from relay.queue.operations import Key, done, forget, load, padded
+from relay.queue.reading import load
 from relay.queue.schema import message, recipient
+from relay.queue.statements import IN_ORDER, LIMIT, NOW, OF_IDS, OF_KEY, Key, done, execute_many, forget, lock, padded
 from relay.queue.states import Move, State, after, before
 
-_IN_ORDER = (recipient.c.message, recipient.c.number)
-_OF_IDS = recipient.c.message.in_(bindparam("ids", expanding=True))
-_KEY = (recipient.c.message == bindparam("of_message")) & (recipient.c.number == bindparam("of_number"))
-_LIMIT = bindparam("limit", type_=Integer)
-_FIND = select(recipient).where(recipient.c.message == bindparam("id")).order_by(recipient.c.number)
-_ALL_OF = select(recipient.c.message, recipient.c.number, recipient.c.state).where(_OF_IDS)
-_ALL_OF = _ALL_OF.order_by(*_IN_ORDER).with_for_update()
 _MOVED, _EXTENDED = bindparam("now_state", type_=Text), bindparam("extended", type_=Double)
 _MOVES: dict[Move, Any] = {
-    Move.HOLD: update(recipient).where(_KEY).values(state=_MOVED, cause=bindparam("now_cause")),
-    Move.RETRY: update(recipient).where(_KEY).values(state=_MOVED, due=bindparam("now")),
-    Move.DROP: update(recipient).where(_KEY).values(state=_MOVED, cause=bindparam("now_cause")),
+    Move.HOLD: update(recipient).where(OF_KEY).values(state=_MOVED, cause=bindparam("now_cause")),
+    Move.RETRY: update(recipient).where(OF_KEY).values(state=_MOVED, due=NOW),
+    Move.DROP: update(recipient).where(OF_KEY).values(state=_MOVED, cause=bindparam("now_cause")),
     # A message that was held for what it did to relays, or for its age, gets a new chance.
     Move.RELEASE: update(recipient)
-    .where(_KEY)
+    .where(OF_KEY)
     .values(
         state=_MOVED,
-        due=bindparam("now"),
+        due=NOW,
         crashes=0,
         cause=bindparam("now_cause"),
         expires=case((recipient.c.expires > _EXTENDED, recipient.c.expires), else_=_EXTENDED),
@@ -48,12 +42,6 @@ _COUNTS = select(
 _COUNTS = _COUNTS.where(recipient.c.state != State.DONE.value).group_by(recipient.c.hop, recipient.c.state)
 
 
-def find(connection: Connection, now: float, id: str) -> Queued | None:
-    """A message with all its recipients, those that are DONE too."""
-    found = load(connection, connection.execute(_FIND, {"id": id}).mappings().all())
-    return found[0] if found else None
-
-
 def selected(connection: Connection, now: float, selection: Selection, limit: int, last: str) -> tuple[Queued, ...]:
     """At most `limit` messages behind the id `last`, the oldest first, with those recipients that are meant."""
     conditions = [*_conditions(selection, now), recipient.c.message > bindparam("after")]
@@ -62,7 +50,7 @@ def selected(connection: Connection, now: float, selection: Selection, limit: in
     ids = _page(connection, conditions, limit, last)
     if not ids:
         return ()
-    chosen = select(recipient).where(_OF_IDS, *conditions).order_by(*_IN_ORDER)
+    chosen = select(recipient).where(OF_IDS, *conditions).order_by(*IN_ORDER)
     return load(connection, connection.execute(chosen, {"ids": padded(ids), "after": last}).mappings().all())
 
 
@@ -89,32 +77,22 @@ def move(
     ids = _page(connection, conditions, limit, last)
     if not ids:
         return [], ""
-    # Locked first, chosen then: what another relay has just claimed is not ours to move.
-    all_of = {Key(id, number): State(state) for id, number, state in connection.execute(_ALL_OF, {"ids": padded(ids)})}
+    all_of, _ = lock(connection, ids)  # before they are chosen: what another has just claimed is not ours to move
     columns = (recipient.c.message, recipient.c.number, recipient.c.address, recipient.c.hop)
-    chosen = select(*columns).where(_OF_IDS, *conditions).order_by(*_IN_ORDER)
-    values, moved = [], []
+    chosen = select(*columns).where(OF_IDS, *conditions).order_by(*IN_ORDER)
+    values, moved, more = [], [], {"now_cause": cause, "now": now, "extended": now + extend}
     for id, number, address, hop in connection.execute(chosen, {"ids": padded(ids), "after": last}):
         key = Key(id, number)
         all_of[key] = after(all_of[key], move)
         moved.append(Moved(id, address, hop))
-        values.append(
-            {
-                "of_message": id,
-                "of_number": number,
-                "now_state": all_of[key].value,
-                "now_cause": cause,
-                "now": now,
-                "extended": now + extend,
-            }
-        )
-    if values:
-        connection.execute(_MOVES[move], values)
+        values.append(key.values | {"now_state": all_of[key].value, **more})
+    execute_many(connection, _MOVES[move], values)
     forget(connection, done(all_of))
     return moved, ids[-1]
 
 
 def depth(connection: Connection, now: float, selection: Selection) -> tuple[Depth, ...]:
+    """How many are selected, by hop and state, DONE aside."""
     counts = _COUNTS.where(*_conditions(selection, now)).subquery()
     found = select(counts, message.c.arrived).join(message, message.c.id == counts.c.oldest)
     found = found.order_by(counts.c.hop, counts.c.state)
@@ -124,7 +102,7 @@ def depth(connection: Connection, now: float, selection: Selection) -> tuple[Dep
 
 
 def _page(connection: Connection, conditions: list[ColumnElement[bool]], limit: int, last: str) -> list[str]:
-    page = select(recipient.c.message).where(*conditions).distinct().order_by(recipient.c.message).limit(_LIMIT)
+    page = select(recipient.c.message).where(*conditions).distinct().order_by(recipient.c.message).limit(LIMIT)
     return list(connection.scalars(page, {"limit": limit, "after": last}))
 
 

@@ -13,19 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
+
 from relay.clock import Clock
+from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
-from relay.queue import operations, selection
+from relay.queue import operations, reading, reports, selection
 from relay.queue.disk import Disk
 from relay.queue.engine import CommitUnknown, Engine, NoRoom, NotKept, Operation, Unavailable
 from relay.queue.entry import EVERYTHING, Delivery, Depth, Entry, Moved, Queued, Selection, Settlement
-from relay.queue.operations import Claim, Keep, Lapsed
+from relay.queue.operations import Claim, Keep, Lapsed, bind
+from relay.queue.statements import Key
 from relay.queue.states import Move
 
 BATCH = 256  # operations in one transaction
@@ -35,20 +40,24 @@ MOVED_AT_ONCE = 500  # messages in one transaction of `move`: mail gets in betwe
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """Something to be written, and who waits for it. until: on the monotonic clock."""
-
-    work: Keep | _Settled | Operation[Any]
-    done: asyncio.Future[Any]
-    until: float | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Settled:
     id: str
     token: str
     settlements: Sequence[Settlement]
+
+
+_Work = Keep | _Settled | Operation[Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """Something to be written, and who waits for it. began, until: on the monotonic clock."""
+
+    work: _Work
+    done: asyncio.Future[Any]
+    began: float
+    until: float
 
 
 class Store:
@@ -81,7 +90,7 @@ class Store:
         self._tokens = count(1)
         self._asked: list[_Asked] = []
         self._writer: asyncio.Task[None] | None = None
-        self._orphans: list[Delivery] = []
+        self._held: dict[Key, str] = {}  # what was claimed and not yet settled, with its token
         self._is_open = False
         self._is_supervisor = False
 
@@ -98,20 +107,30 @@ class Store:
         self._is_open = True
         self._is_supervisor = is_supervisor and not self.is_shared
         if self._is_supervisor:
-            # TODO: integrity check
-            await self._write(operations.bind(operations.set_clean, False))
-            everything = operations.bind(operations.lapse_all, self._crashes, self._first_retry)
-            self._tell_lapsed(await self._write(everything))
+            try:
+                await self._take_over()
+            except NotKept as error:
+                raise ConfigError(Problem("queue", "", f"it cannot be opened: {error.cause}")) from error
+
+    async def _take_over(self) -> None:
+        if not await self._read(reading.was_clean):
+            began = self._clock.monotonic()
+            if damage := await self._read(reading.damage):
+                raise ConfigError(Problem("queue", "", f"the database is damaged: {damage}"))
+            elapsed = round((self._clock.monotonic() - began) * 1000, 1)
+            self._record(Fact("queue.checked", "", {"elapsed_ms": elapsed}))
+        await self._write(bind(reading.set_clean, False))
+        self._tell_lapsed(await self._write(bind(operations.lapse_all, self._crashes, self._first_retry)))
 
     async def close(self) -> None:
         """Finish what was handed over, then close the engine."""
         if self._is_open:
             self._is_open = False
             if self._writer is not None:
-                await self._writer
+                await asyncio.wait([self._writer])
             if self._is_supervisor:
                 with contextlib.suppress(NotKept):
-                    await self._engine.transact([operations.bind(operations.set_clean, True)])
+                    await self._engine.transact([bind(reading.set_clean, True)])
         await self._engine.close()
 
     # --- a message's way -------------------------------------------------------------------------
@@ -122,8 +141,6 @@ class Store:
         until: on the monotonic clock; what has not begun by then is not kept.
         claim: hops; WAITING recipients of theirs come back claimed, a delivery for each hop.
         """
-        began = self._clock.monotonic()
-        id = entry.envelope.id
         try:
             if self._disk is not None and self._disk.is_low():
                 raise NoRoom("the disk is nearly full")
@@ -132,31 +149,23 @@ class Store:
             values: dict[str, object] = {"cause": error.cause, "reply": str(error.reply)}
             if isinstance(error, CommitUnknown):
                 values["may_duplicate"] = "commit"
-            self._record(Fact("queue.trouble", id, values, "error"))
+            self._record(Fact("queue.trouble", entry.envelope.id, values, "error"))
             raise
-        hops = sorted({one.hop for one in entry.recipients})
-        elapsed = round((self._clock.monotonic() - began) * 1000, 1)
-        values = {"hops": hops, "size": entry.message.size, "recipients": len(entry.recipients), "elapsed_ms": elapsed}
-        self._record(Fact("queue.kept", id, values))
         return deliveries
 
     async def claim(self, hop: str, limit: int) -> tuple[Delivery, ...]:
         """At most `limit` messages with recipients that are due at `hop`, the oldest due first. Raises NotKept."""
-        deliveries: tuple[Delivery, ...] = await self._write(
-            operations.bind(operations.claim_due, hop, limit, self._new_claim())
-        )
+        deliveries: tuple[Delivery, ...] = await self._write(bind(operations.claim_due, hop, limit, self._new_claim()))
         return deliveries
 
     async def claim_expired(self, limit: int) -> tuple[Delivery, ...]:
         """At most `limit` messages with recipients whose time is over, of any hop and due or not. Raises NotKept."""
-        deliveries: tuple[Delivery, ...] = await self._write(
-            operations.bind(operations.claim_expired, limit, self._new_claim())
-        )
+        deliveries: tuple[Delivery, ...] = await self._write(bind(operations.claim_expired, limit, self._new_claim()))
         return deliveries
 
     async def content(self, id: str) -> bytearray | None:
         """The whole message; None if it, or a part of it, is not there. Raises NotKept."""
-        return await self._read(operations.bind(operations.read_content, id))
+        return await self._read(bind(reading.whole, id))
 
     async def settle(self, delivery: Delivery, settlements: Sequence[Settlement]) -> frozenset[int]:
         """Write what became of the recipients; the message goes with the last of them. Raises NotKept.
@@ -176,49 +185,49 @@ class Store:
         await asyncio.gather(*(self._ask(_returned(one)) for one in deliveries))
 
     async def renew(self) -> None:
-        """A new lease for all that this owner has ACTIVE. Raises NotKept."""
-        orphans, self._orphans = self._orphans, []
-        for one in orphans:
-            self._return(one)
-        await self._write(operations.bind(operations.renew, self._owner, self._lease))
+        """A new lease for all that was claimed here and is not settled. Raises NotKept.
+
+        Claims that nobody here knows of are left to run out: those of a commit whose answer was lost.
+        """
+        await self._write(bind(operations.renew, tuple(self._held.items()), self._lease))
 
     async def lapse(self, *, owner: str | None = None) -> int:
         """Take back what has run out of its lease, or all that a dead owner had; how many. Raises NotKept."""
         limits = (self._crashes, self._first_retry)
         if owner is None:
-            operation = operations.bind(operations.lapse_overdue, *limits)
+            operation = bind(operations.lapse_overdue, *limits)
         else:
-            operation = operations.bind(operations.lapse_of, owner, *limits)
+            operation = bind(operations.lapse_of, owner, *limits)
         lapsed: list[Lapsed] = await self._write(operation)
         self._tell_lapsed(lapsed)
         return len(lapsed)
 
     async def next_due(self, hops: Collection[str]) -> float | None:
         """When the next recipient of these hops is due: seconds since the epoch. Raises NotKept."""
-        return await self._read(operations.bind(operations.next_due, tuple(hops)))
+        return await self._read(bind(reading.next_due, tuple(hops)))
 
     # --- reports ---------------------------------------------------------------------------------
 
     async def reportable(self, limit: int) -> tuple[Queued, ...]:
         """Messages whose senders are to hear something, with the recipients it is about. Raises NotKept."""
-        return await self._read(operations.bind(operations.reportable, limit))
+        return await self._read(bind(reports.reportable, limit))
 
     async def report(self, queued: Queued, bounce: Entry | None) -> bool:
         """Put the report into the queue (None: there is nothing to say) and end what it is about, all or nothing.
 
         False: something of it has changed meanwhile, and nothing was written. Raises NotKept.
         """
-        return bool(await self._write(operations.bind(operations.report, queued, bounce)))
+        return bool(await self._write(bind(reports.report, queued, bounce)))
 
     # --- an operator's ---------------------------------------------------------------------------
 
     async def select(self, selection_: Selection, limit: int = 100, after: str = "") -> tuple[Queued, ...]:
         """Messages behind the id `after`, the oldest first, with those recipients that are meant. Raises NotKept."""
-        return await self._read(operations.bind(selection.selected, selection_, limit, after))
+        return await self._read(bind(selection.selected, selection_, limit, after))
 
     async def find(self, id: str) -> Queued | None:
         """A message with all its recipients, those that are DONE too. Raises NotKept."""
-        return await self._read(operations.bind(selection.find, id))
+        return await self._read(bind(reading.find, id))
 
     async def move(
         self,
@@ -235,7 +244,7 @@ class Store:
         """
         count, last = 0, ""
         while True:
-            operation = operations.bind(selection.move, selection_, move, cause, extend, MOVED_AT_ONCE, last)
+            operation = bind(selection.move, selection_, move, cause, extend, MOVED_AT_ONCE, last)
             moved, last = await self._write(operation)
             count += len(moved)
             tell(moved)
@@ -244,7 +253,7 @@ class Store:
 
     async def depth(self, selection_: Selection = EVERYTHING) -> tuple[Depth, ...]:
         """How many are selected, by hop and state, DONE aside. Raises NotKept."""
-        return await self._read(operations.bind(selection.depth, selection_))
+        return await self._read(bind(selection.depth, selection_))
 
     # --- group commit ----------------------------------------------------------------------------
 
@@ -260,19 +269,19 @@ class Store:
         result: T = await self._ask(operation)
         return result
 
-    async def _ask(self, work: Keep | _Settled | Operation[Any], until: float | None = None) -> Any:
+    async def _ask(self, work: _Work, until: float = math.inf) -> Any:
         asked = self._enqueue(work, until)
         try:
             return await asked.done
         except asyncio.CancelledError:
             if asked.done.done() and not asked.done.cancelled() and asked.done.exception() is None:
-                self._give_up(asked.done.result())
+                self._give_up(_deliveries(asked.done.result()))
             raise
 
-    def _enqueue(self, work: Keep | _Settled | Operation[Any], until: float | None = None) -> _Asked:
+    def _enqueue(self, work: _Work, until: float = math.inf) -> _Asked:
         if not self._is_open:
             raise Unavailable("the queue is closed")
-        asked = _Asked(work, asyncio.get_running_loop().create_future(), until)
+        asked = _Asked(work, asyncio.get_running_loop().create_future(), self._clock.monotonic(), until)
         self._asked.append(asked)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all(), name="queue writer")
@@ -280,14 +289,19 @@ class Store:
 
     async def _write_all(self) -> None:
         """Commit what is waiting until nothing is."""
-        while self._asked:
-            batch = self._next_batch()
-            if batch:
-                await self._commit(batch)
+        try:
+            while self._asked:
+                if batch := self._next_batch():
+                    await self._commit(batch)
+        except asyncio.CancelledError:
+            for one in self._asked:
+                self._fail(one, Unavailable("the relay is ending"))
+            self._asked.clear()
+            raise
 
     def _next_batch(self) -> list[_Asked]:
         batch: list[_Asked] = []
-        octets, taken = 0, 0
+        octets = taken = 0
         for one in self._asked:
             if len(batch) == BATCH or octets > BATCH_OCTETS:
                 break
@@ -304,7 +318,7 @@ class Store:
         """One transaction for all; each of them learns what came of it."""
         began = self._clock.monotonic()
         try:
-            results = await self._engine.transact([lambda connection, now: self._run(batch, connection, now)])
+            (results,) = await self._engine.transact([lambda connection, now: self._run(batch, connection, now)])
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, (Unavailable, CommitUnknown)):
                 for one in batch:
@@ -313,24 +327,31 @@ class Store:
             for one in batch:
                 self._fail(one, error)
             return
-        elapsed = round((self._clock.monotonic() - began) * 1000, 1)
-        self._record(Fact("queue.committed", "", {"operations": len(batch), "elapsed_ms": elapsed}, "debug"))
-        for one, result in zip(batch, results[0], strict=True):
+        except asyncio.CancelledError:
+            for one in batch:
+                self._fail(one, CommitUnknown("the relay is ending"))
+            raise
+        now = self._clock.monotonic()
+        values = {"operations": len(batch), "elapsed_ms": _milliseconds(began, now)}
+        self._record(Fact("queue.committed", "", values, "debug"))
+        for one, result in zip(batch, results, strict=True):
             if isinstance(result, NotKept):
                 self._fail(one, result)
-            elif not one.done.done():
-                one.done.set_result(result)
+                continue
+            self._note(one, result, now)
+            if one.done.done():  # its caller has gone
+                self._give_up(_deliveries(result))
             else:
-                self._give_up(result)
+                one.done.set_result(result)
 
-    def _run(self, batch: Sequence[_Asked], connection: Any, now: float) -> list[Any]:
+    def _run(self, batch: Sequence[_Asked], connection: Connection, now: float) -> list[Any]:
         """In the transaction: messages together, settlements together, the rest one by one."""
         results: dict[_Asked, Any] = {}
-        monotonic = self._clock.monotonic()  # it may have waited for a lock
         keeps: list[tuple[_Asked, Keep]] = []
         settled: list[tuple[_Asked, _Settled]] = []
+        monotonic = self._clock.monotonic()  # later than it was: there may have been a lock to wait for
         for one in batch:
-            if one.until is not None and one.until <= monotonic:
+            if one.until <= monotonic:
                 results[one] = Unavailable("no time left for the disk")
             elif isinstance(one.work, Keep):
                 keeps.append((one, one.work))
@@ -346,33 +367,43 @@ class Store:
             results |= zip((one for one, _ in settled), operations.settle(connection, now, triples), strict=True)
         return [results[one] for one in batch]
 
+    def _note(self, asked: _Asked, result: Any, now: float) -> None:
+        """What is committed, whether somebody waits for it or not."""
+        for delivery in _deliveries(result):
+            self._held |= dict.fromkeys(_keys(delivery), delivery.token)
+        match asked.work:
+            case Keep(entry):
+                values: dict[str, object] = {
+                    "hops": sorted({one.hop for one in entry.recipients}),
+                    "size": entry.message.size,
+                    "recipients": len(entry.recipients),
+                    "elapsed_ms": _milliseconds(asked.began, now),
+                }
+                if asked.done.done():
+                    values["may_duplicate"] = "client"
+                self._record(Fact("queue.kept", entry.envelope.id, values))
+            case _Settled(id, token, settlements):
+                self._let_go((Key(id, one.number) for one in settlements), token)
+
+    def _let_go(self, keys: Iterable[Key], token: str) -> None:
+        for key in keys:
+            if self._held.get(key) == token:
+                del self._held[key]
+
+    def _give_up(self, deliveries: Iterable[Delivery]) -> None:
+        """Give back what was claimed for a caller who has gone. If that fails, its lease runs out."""
+        for delivery in deliveries:
+            self._let_go(_keys(delivery), delivery.token)
+            with contextlib.suppress(NotKept):
+                self._enqueue(_returned(delivery)).done.add_done_callback(asyncio.Future.exception)
+
     def _fail(self, asked: _Asked, error: Exception) -> None:
-        if asked.done.done():
-            return
         if not isinstance(error, NotKept):
             values = {"traceback": "".join(traceback.format_exception(error)), "cause": type(error).__name__}
             self._record(Fact("queue.error", "", values, "error"))
             error = NotKept(f"{type(error).__name__}: {error}")
-        asked.done.set_exception(error)
-
-    def _give_up(self, result: Any) -> None:
-        """Nobody waits for it any more: what it had claimed goes back."""
-        if isinstance(result, tuple):
-            for one in result:
-                if isinstance(one, Delivery):
-                    self._return(one)
-
-    def _return(self, delivery: Delivery) -> None:
-        """Give it back with nobody waiting; what cannot be given back now is with the next renewal."""
-
-        def ended(done: asyncio.Future[Any]) -> None:
-            if not done.cancelled() and done.exception() is not None:
-                self._orphans.append(delivery)
-
-        try:
-            self._enqueue(_returned(delivery)).done.add_done_callback(ended)
-        except NotKept:
-            self._orphans.append(delivery)
+        if not asked.done.done():
+            asked.done.set_exception(error)
 
     def _tell_lapsed(self, lapsed: Iterable[Lapsed]) -> None:
         for one in lapsed:
@@ -384,3 +415,16 @@ class Store:
 def _returned(delivery: Delivery) -> _Settled:
     settlements = [Settlement(one.number, Move.RETURN, one.attempts) for one in delivery.queued.recipients]
     return _Settled(delivery.queued.envelope.id, delivery.token, settlements)
+
+
+def _deliveries(result: Any) -> tuple[Delivery, ...]:
+    """Those in what an operation returned."""
+    return tuple(one for one in result if isinstance(one, Delivery)) if isinstance(result, tuple) else ()
+
+
+def _keys(delivery: Delivery) -> Iterator[Key]:
+    return (Key(delivery.queued.envelope.id, one.number) for one in delivery.queued.recipients)
+
+
+def _milliseconds(began: float, now: float) -> float:
+    return round((now - began) * 1000, 1)
