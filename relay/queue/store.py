@@ -1,12 +1,8 @@
-"""The queue as its users see it: group commit over an engine, and a disk that heals.
+"""The queue as its users see it: messages are kept, claimed, settled and reported; all trouble is NotKept, and heals.
 
-GROUP COMMIT. Whoever writes hands over an operation and waits. While a transaction is being synced others
-gather, and the next one takes all of them, so that a hundred sessions share one sync. Messages of a batch go in
-together, and so do settlements. If a batch cannot be committed each of its parts is tried alone, unless the
-database as a whole is at fault: one that cannot be kept must not cost its neighbours their 250.
-
-A commit belongs to the store and not to the session that asked for it. A caller who is gone before his part
-has begun is left out; behind that it is written, and what it had claimed is given back, since nobody has it.
+Each method is one operation, written by group commit or read on a snapshot. The store knows what was claimed by
+way of it: that is what `renew` keeps. A claim that nobody received is given back, and one of which nobody
+knows, since the answer to its commit was lost, ends with its lease.
 """
 
 from __future__ import annotations
@@ -14,13 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
-
-from sqlalchemy import Connection
 
 from relay.clock import Clock
 from relay.errors import ConfigError, Problem
@@ -29,35 +21,14 @@ from relay.queue import operations, reading, reports, selection
 from relay.queue.disk import Disk
 from relay.queue.engine import CommitUnknown, Engine, NoRoom, NotKept, Operation, Unavailable
 from relay.queue.entry import EVERYTHING, Delivery, Depth, Entry, Moved, Queued, Selection, Settlement
+from relay.queue.group_commit import GroupCommit, Settle, Work
 from relay.queue.operations import Claim, Keep, Lapsed, bind
 from relay.queue.statements import Key
 from relay.queue.states import Move
 
-BATCH = 256  # operations in one transaction
-BATCH_OCTETS = 16 * 1024**2  # and of new messages, so that the others need not wait long for one batch
 MOVED_AT_ONCE = 500  # messages in one transaction of `move`: mail gets in between
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    id: str
-    token: str
-    settlements: Sequence[Settlement]
-
-
-_Work = Keep | _Settled | Operation[Any]
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """Something to be written, and who waits for it. began, until: on the monotonic clock."""
-
-    work: _Work
-    done: asyncio.Future[Any]
-    began: float
-    until: float
 
 
 class Store:
@@ -88,9 +59,8 @@ class Store:
         self._first_retry = first_retry
         self._disk = disk
         self._tokens = count(1)
-        self._asked: list[_Asked] = []
-        self._writer: asyncio.Task[None] | None = None
         self._held: dict[Key, str] = {}  # what was claimed and not yet settled, with its token
+        self._commits = GroupCommit(engine, clock, record, self._new_claim, self._committed, self._give_up)
         self._is_open = False
         self._is_supervisor = False
 
@@ -126,8 +96,7 @@ class Store:
         """Finish what was handed over, then close the engine."""
         if self._is_open:
             self._is_open = False
-            if self._writer is not None:
-                await asyncio.wait([self._writer])
+            await self._commits.finish()
             if self._is_supervisor:
                 with contextlib.suppress(NotKept):
                     await self._engine.transact([bind(reading.set_clean, True)])
@@ -173,7 +142,7 @@ class Store:
         Returns the numbers of those whose lease had been lost: nothing was written for them.
         """
         id = delivery.queued.envelope.id
-        lost: frozenset[int] = await self._ask(_Settled(id, delivery.token, settlements))
+        lost: frozenset[int] = await self._ask(Settle(id, delivery.token, settlements))
         for one in delivery.queued.recipients:
             if one.number in lost:
                 values = {"to": str(one.address), "hop": delivery.hop, "may_duplicate": "lease"}
@@ -255,7 +224,7 @@ class Store:
         """How many are selected, by hop and state, DONE aside. Raises NotKept."""
         return await self._read(bind(selection.depth, selection_))
 
-    # --- group commit ----------------------------------------------------------------------------
+    # --- what is behind them ---------------------------------------------------------------------
 
     def _new_claim(self) -> Claim:
         return Claim(self._owner, f"{self._owner}/{next(self._tokens)}", self._lease)
@@ -269,141 +238,38 @@ class Store:
         result: T = await self._ask(operation)
         return result
 
-    async def _ask(self, work: _Work, until: float = math.inf) -> Any:
-        asked = self._enqueue(work, until)
-        try:
-            return await asked.done
-        except asyncio.CancelledError:
-            if asked.done.done() and not asked.done.cancelled() and asked.done.exception() is None:
-                self._give_up(_deliveries(asked.done.result()))
-            raise
-
-    def _enqueue(self, work: _Work, until: float = math.inf) -> _Asked:
+    async def _ask(self, work: Work, until: float = math.inf) -> Any:
         if not self._is_open:
             raise Unavailable("the queue is closed")
-        asked = _Asked(work, asyncio.get_running_loop().create_future(), self._clock.monotonic(), until)
-        self._asked.append(asked)
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all(), name="queue writer")
-        return asked
+        return await self._commits.ask(work, until)
 
-    async def _write_all(self) -> None:
-        """Commit what is waiting until nothing is."""
-        try:
-            while self._asked:
-                if batch := self._next_batch():
-                    await self._commit(batch)
-        except asyncio.CancelledError:
-            for one in self._asked:
-                self._fail(one, Unavailable("the relay is ending"))
-            self._asked.clear()
-            raise
-
-    def _next_batch(self) -> list[_Asked]:
-        batch: list[_Asked] = []
-        octets = taken = 0
-        for one in self._asked:
-            if len(batch) == BATCH or octets > BATCH_OCTETS:
-                break
-            taken += 1
-            if one.done.cancelled():
-                continue
-            batch.append(one)
-            if isinstance(one.work, Keep):
-                octets += one.work.entry.message.size
-        del self._asked[:taken]
-        return batch
-
-    async def _commit(self, batch: Sequence[_Asked]) -> None:
-        """One transaction for all; each of them learns what came of it."""
-        began = self._clock.monotonic()
-        try:
-            (results,) = await self._engine.transact([lambda connection, now: self._run(batch, connection, now)])
-        except Exception as error:
-            if len(batch) > 1 and not isinstance(error, (Unavailable, CommitUnknown)):
-                for one in batch:
-                    await self._commit([one])
-                return
-            for one in batch:
-                self._fail(one, error)
-            return
-        except asyncio.CancelledError:
-            for one in batch:
-                self._fail(one, CommitUnknown("the relay is ending"))
-            raise
-        now = self._clock.monotonic()
-        values = {"operations": len(batch), "elapsed_ms": _milliseconds(began, now)}
-        self._record(Fact("queue.committed", "", values, "debug"))
-        for one, result in zip(batch, results, strict=True):
-            if isinstance(result, NotKept):
-                self._fail(one, result)
-                continue
-            self._note(one, result, now)
-            if one.done.done():  # its caller has gone
-                self._give_up(_deliveries(result))
-            else:
-                one.done.set_result(result)
-
-    def _run(self, batch: Sequence[_Asked], connection: Connection, now: float) -> list[Any]:
-        """In the transaction: messages together, settlements together, the rest one by one."""
-        results: dict[_Asked, Any] = {}
-        keeps: list[tuple[_Asked, Keep]] = []
-        settled: list[tuple[_Asked, _Settled]] = []
-        monotonic = self._clock.monotonic()  # later than it was: there may have been a lock to wait for
-        for one in batch:
-            if one.until <= monotonic:
-                results[one] = Unavailable("no time left for the disk")
-            elif isinstance(one.work, Keep):
-                keeps.append((one, one.work))
-            elif isinstance(one.work, _Settled):
-                settled.append((one, one.work))
-            else:
-                results[one] = one.work(connection, now)
-        if keeps:
-            kept = operations.keep(connection, now, [work for _, work in keeps], self._new_claim())
-            results |= zip((one for one, _ in keeps), kept, strict=True)
-        if settled:
-            triples = [(work.id, work.token, work.settlements) for _, work in settled]
-            results |= zip((one for one, _ in settled), operations.settle(connection, now, triples), strict=True)
-        return [results[one] for one in batch]
-
-    def _note(self, asked: _Asked, result: Any, now: float) -> None:
-        """What is committed, whether somebody waits for it or not."""
+    def _committed(self, work: Work, result: Any, elapsed: float, is_awaited: bool) -> None:
         for delivery in _deliveries(result):
             self._held |= dict.fromkeys(_keys(delivery), delivery.token)
-        match asked.work:
-            case Keep(entry):
-                values: dict[str, object] = {
-                    "hops": sorted({one.hop for one in entry.recipients}),
-                    "size": entry.message.size,
-                    "recipients": len(entry.recipients),
-                    "elapsed_ms": _milliseconds(asked.began, now),
-                }
-                if asked.done.done():
-                    values["may_duplicate"] = "client"
-                self._record(Fact("queue.kept", entry.envelope.id, values))
-            case _Settled(id, token, settlements):
-                self._let_go((Key(id, one.number) for one in settlements), token)
+        if isinstance(work, Settle):
+            self._let_go((Key(work.id, one.number) for one in work.settlements), work.token)
+        elif isinstance(work, Keep):
+            entry = work.entry
+            values: dict[str, object] = {
+                "hops": sorted({one.hop for one in entry.recipients}),
+                "size": entry.message.size,
+                "recipients": len(entry.recipients),
+                "elapsed_ms": round(elapsed * 1000, 1),
+            }
+            if not is_awaited:
+                values["may_duplicate"] = "client"
+            self._record(Fact("queue.kept", entry.envelope.id, values))
 
     def _let_go(self, keys: Iterable[Key], token: str) -> None:
         for key in keys:
             if self._held.get(key) == token:
                 del self._held[key]
 
-    def _give_up(self, deliveries: Iterable[Delivery]) -> None:
+    def _give_up(self, result: Any) -> None:
         """Give back what was claimed for a caller who has gone. If that fails, its lease runs out."""
-        for delivery in deliveries:
+        for delivery in _deliveries(result):
             self._let_go(_keys(delivery), delivery.token)
-            with contextlib.suppress(NotKept):
-                self._enqueue(_returned(delivery)).done.add_done_callback(asyncio.Future.exception)
-
-    def _fail(self, asked: _Asked, error: Exception) -> None:
-        if not isinstance(error, NotKept):
-            values = {"traceback": "".join(traceback.format_exception(error)), "cause": type(error).__name__}
-            self._record(Fact("queue.error", "", values, "error"))
-            error = NotKept(f"{type(error).__name__}: {error}")
-        if not asked.done.done():
-            asked.done.set_exception(error)
+            self._commits.hand_over(_returned(delivery)).add_done_callback(asyncio.Future.exception)
 
     def _tell_lapsed(self, lapsed: Iterable[Lapsed]) -> None:
         for one in lapsed:
@@ -412,9 +278,9 @@ class Store:
             self._record(Fact("queue.lapsed", one.id, values, "warning"))
 
 
-def _returned(delivery: Delivery) -> _Settled:
+def _returned(delivery: Delivery) -> Settle:
     settlements = [Settlement(one.number, Move.RETURN, one.attempts) for one in delivery.queued.recipients]
-    return _Settled(delivery.queued.envelope.id, delivery.token, settlements)
+    return Settle(delivery.queued.envelope.id, delivery.token, settlements)
 
 
 def _deliveries(result: Any) -> tuple[Delivery, ...]:
@@ -424,7 +290,3 @@ def _deliveries(result: Any) -> tuple[Delivery, ...]:
 
 def _keys(delivery: Delivery) -> Iterator[Key]:
     return (Key(delivery.queued.envelope.id, one.number) for one in delivery.queued.recipients)
-
-
-def _milliseconds(began: float, now: float) -> float:
-    return round((now - began) * 1000, 1)
