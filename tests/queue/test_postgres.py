@@ -176,7 +176,7 @@ async def test_a_statement_that_takes_too_long_is_ended(url: str, monkeypatch: p
 
 @pytest.mark.parametrize("cut", list(Cut))
 async def test_a_commit_without_an_answer_is_unknown(url: str, server: Postgres, cut: Cut) -> None:
-    async with Wire(server.port) as wire, opened(url.replace(f":{server.port}/", f":{wire.port}/")) as engine:
+    async with Wire(server.port) as wire, opened(wire.through(url)) as engine:
         await engine.transact([put("a")])
         wire.cut = cut
         with pytest.raises(CommitUnknown):

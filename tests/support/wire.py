@@ -24,6 +24,10 @@ class Wire:
     def port(self) -> int:
         return int(self._listener.sockets[0].getsockname()[1])
 
+    def through(self, url: str) -> str:
+        """The server's url, with this wire in between."""
+        return url.replace(f":{self._server}/", f":{self.port}/")
+
     async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._carry, self._host, self._port)
         return self
@@ -44,6 +48,7 @@ class Wire:
             while octets := await reader.read(65536):
                 if self.cut is not None and b"COMMIT;" in octets:
                     answers.cancel()
+                    await asyncio.wait([answers])
                     if self.cut is Cut.BEHIND:
                         server_writer.write(octets)
                         await server_reader.read(65536)
