@@ -183,7 +183,7 @@ def flush(path: Path | None, as_json: bool, hop: str | None) -> None:
     config = load_or_exit(path)
     if hop is not None and hop not in config.hop:
         raise click.BadParameter(f"no hop of that name; there are: {', '.join(config.hop)}", param_hint="HOP")
-    _print_moved("flush", _ask(config, {"verb": "flush", "hop": hop}), as_json)
+    _print_moved("flush", _ask(config, {"verb": "flush", "hop": hop or ""}), as_json)
 
 
 @queue.command()

@@ -184,7 +184,7 @@ def _selection(request: Mapping[str, object]) -> Selection:
             values[name] = value
         elif name == "ids" and isinstance(value, list) and all(isinstance(one, str) for one in value):
             values[name] = tuple(value)
-        elif name == "state" and value in _STATES:
+        elif name == "state" and isinstance(value, str) and value in _STATES:
             values[name] = State(value)
         elif name == "older" and isinstance(value, (int, float)) and not isinstance(value, bool):
             values[name] = float(value)
@@ -195,7 +195,7 @@ def _selection(request: Mapping[str, object]) -> Selection:
 
 def _text(request: Mapping[str, object], name: str) -> str:
     """Raises BadRequest."""
-    value = request.get(name) or ""
+    value = request.get(name, "")
     if not isinstance(value, str):
         raise BadRequest(f"{name} is no text")
     return value

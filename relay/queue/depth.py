@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import TYPE_CHECKING
 
 from relay.clock import Clock
 from relay.fact import Fact, Record
+from relay.queue.engine import NotKept
 
 if TYPE_CHECKING:
     from relay.queue.store import Store
@@ -25,10 +25,9 @@ async def tell_depth(store: Store, clock: Clock, record: Record) -> None:
     while True:
         try:
             found = await store.depth()
-        except Exception as error:  # whatever the engine raises: the next look may succeed
+        except NotKept as trouble:
             if not in_trouble:
-                values = {"cause": f"depth: {type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-                record(Fact("queue.trouble", "", values, "error"))
+                record(Fact("queue.trouble", "", {"cause": f"depth: {trouble.cause}"}, "error"))
             in_trouble = True
         else:
             in_trouble = False
