@@ -26,6 +26,7 @@ from relay.queue.migrate import migrate
 
 FILE_NAME = "queue.db"  # in the data folder
 BUSY = 5.0  # seconds to wait for a lock that another process holds
+MUCH = 16_384  # pages (64 MiB) that may stay unused
 
 # A full disk; a quota or a limit on file sizes; no room for the index of the WAL.
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -44,6 +45,7 @@ class SqliteEngine:
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self._clock = clock
+        self._shrinks_at = 0.0  # on the monotonic clock
         self._writer = _Side(path, "BEGIN IMMEDIATE", "queue-writer", self._prepare)
         self._reader = _Side(path, "BEGIN", "queue-reader", self._only_read)
 
@@ -65,7 +67,9 @@ class SqliteEngine:
                 now = self._clock.time()
                 return [operation(connection, now) for operation in operations]
 
-        return await self._writer.run(work)
+        results = await self._writer.run(work)
+        self._writer.submit(self._shrink)
+        return results
 
     async def read(self, operation: Operation[T]) -> T:
         def work(connection: Connection) -> T:
@@ -86,6 +90,16 @@ class SqliteEngine:
         raw.execute("PRAGMA wal_autocheckpoint = 4000")  # pages, 16 MiB: then they are copied to their place
         raw.execute("PRAGMA journal_size_limit = 67108864")  # a WAL that one large commit made longer is cut back
 
+    def _shrink(self, connection: Connection) -> None:
+        """Give the disk back what a queue that was long no longer needs, a little at a time."""
+        now, raw = self._clock.monotonic(), _raw(connection)
+        if now < self._shrinks_at:
+            return
+        (free,), (pages,) = (raw.execute(one).fetchone() for one in ("PRAGMA freelist_count", "PRAGMA page_count"))
+        if free > MUCH and 2 * free > pages:
+            raw.executescript("PRAGMA incremental_vacuum(2000)")  # `execute` would stop after one page
+            self._shrinks_at = now + 10 * (self._clock.monotonic() - now)
+
     def _only_read(self, connection: Connection) -> None:
         _raw(connection).execute("PRAGMA query_only = ON")
 
@@ -105,6 +119,10 @@ class _Side:
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Raises NotKept, or what `work` did wrong by itself."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._run(work))
+
+    def submit(self, work: Callable[[Connection], None]) -> None:
+        """Have it done without waiting; the next one tries again what could not be."""
+        self._thread.submit(self._run, work)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
