@@ -291,9 +291,9 @@ async def _ask_store(config: Config, request: Request) -> Answer:
     is_change = request["verb"] in _DONE
     with Lock(config.data / LOCK) if is_change and not store.is_shared else nullcontext():
         try:
-            await store.open(is_supervisor=is_change)
             if is_change:
                 await journal.open()
+            await store.open(is_supervisor=is_change)
             return await commands.answer(request)
         finally:
             await store.close()
