@@ -140,15 +140,6 @@ def build(
     return Message.parse(b"".join([*header, b"\r\n", *_multipart(boundary, parts)]))
 
 
-def wants_body(queued: Queued, recipients: Sequence[Recipient], most: int) -> bool:
-    """Whether the whole mail goes back, if it can. RFC 3461 §6.2: not where nothing failed, nor beyond `most` octets.
-
-    RFC 6522 §3: where the sender does not say with RET= what he wants, it does.
-    """
-    failed = any(action(one) is Action.FAILED for one in recipients)
-    return failed and queued.envelope.ret.upper() != "HDRS" and queued.size <= most
-
-
 def _is_wanted(recipient: Recipient) -> bool:
     what = action(recipient)
     if not recipient.notify.on:
@@ -209,7 +200,7 @@ def _returned(
     """The mail, where it may go back whole and can be labelled; else its header."""
     header = message.header
     utf8 = not header.isascii() and _is_utf8(header)
-    if wants_body(queued, recipients, most) and (header.isascii() or utf8):
+    if _wants_body(queued, recipients, most) and (header.isascii() or utf8):
         octets = bytes(message)
         if octets.isascii() and not long_line(octets):
             return _Part("message/rfc822", "7bit", octets)
@@ -226,6 +217,15 @@ def _returned(
     if utf8:
         return _carried("message/global-headers", header, takes.eight_bit and takes.smtputf8)
     return _Part("text/rfc822-headers", "quoted-printable", _quoted_printable(header))
+
+
+def _wants_body(queued: Queued, recipients: Sequence[Recipient], most: int) -> bool:
+    """Whether the whole mail goes back, if it can. RFC 3461 §6.2: not where nothing failed, nor beyond `most` octets.
+
+    RFC 6522 §3: where the sender does not say with RET= what he wants, it does.
+    """
+    failed = any(action(one) is Action.FAILED for one in recipients)
+    return failed and queued.envelope.ret.upper() != "HDRS" and queued.size <= most
 
 
 def _carried(kind: str, octets: bytes, as_it_is: bool) -> _Part:
@@ -258,7 +258,7 @@ def _references(message: Message | None) -> Iterator[bytes]:
 
 def _status_part(octets: bytes, *, utf8: bool) -> _Part:
     if utf8:
-        return _Part("message/global-delivery-status", "8bit", octets)
+        return _Part("message/global-delivery-status", "7bit" if octets.isascii() else "8bit", octets)
     return _Part("message/delivery-status", "7bit", octets)  # RFC 3464 §2.1: no other encoding
 
 

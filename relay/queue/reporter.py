@@ -33,6 +33,7 @@ from relay.queue.states import State
 from relay.queue.store import Store
 
 POLL = 5.0  # seconds; another process may have made something due
+REST = 0.2  # seconds between two looks: what fails together is looked for once
 AGAIN = 60.0  # seconds until what could not be reported is tried again
 AT_ONCE = 100  # messages
 UNROUTED = "(none)"  # stands for the hop of a held report; no configured hop can be called so
@@ -111,9 +112,8 @@ class Reporter:
                 # Every failure that the worker settles would wake us, to find the same.
                 pause, until = AGAIN, self._is_stopping
             if not more:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await until.wait()
+                await _wait(self._is_stopping, REST)
+                await _wait(until, pause)
 
     async def _report(self, queued: Queued) -> None:
         """One report about all of them, or none; then they are done."""
@@ -123,7 +123,7 @@ class Reporter:
             await self._pass_over(queued)
             return
         envelope = _envelope(to, config.hostname, now)
-        hop = config.bounce.hop or self._route(envelope, to)
+        hop = self._route(envelope, to)
         takes = _SEVEN_BITS if hop is None else self._takes(hop)
         message = await self._content(queued.envelope.id)
         report = bounce.build(queued, told, message, envelope.id, now, config.hostname, config.bounce, takes)
@@ -166,6 +166,12 @@ class Reporter:
         if not isinstance(error, RelayError):
             values["traceback"] = "".join(traceback.format_exception(error))
         self._record(Fact("queue.report_trouble", id, values, "error"))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _envelope(to: Address, hostname: str, now: float) -> Envelope:

@@ -306,15 +306,6 @@ async def test_the_routes_see_a_mail_of_ours(queue: Queue) -> None:
     assert to == Address("ann", "example.org")
 
 
-async def test_a_hop_of_their_own(queue: Queue) -> None:
-    queue.config = config(bounce={"hop": "out"})
-    queue.hop = None
-    await queue.keep(reported())
-    await queue.reporter().report_due()
-    assert [one.recipients[0].hop for one in await queue.reports()] == ["out"]
-    assert queue.routed == []
-
-
 # --- signatures --------------------------------------------------------------------------------------
 
 
@@ -584,6 +575,31 @@ async def test_it_runs_until_it_is_stopped(queue: Queue) -> None:
     finally:
         await reporter.stop()
     assert len(await queue.reports()) == 3
+
+
+async def test_a_storm_of_failures_is_looked_at_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them wakes it, and each look costs a query."""
+    looked = 0
+    reportable = queue.store.reportable
+
+    async def counted(limit: int) -> tuple[Queued, ...]:
+        nonlocal looked
+        looked += 1
+        return await reportable(limit)
+
+    monkeypatch.setattr(queue.store, "reportable", counted)
+    monkeypatch.setattr("relay.queue.reporter.REST", 3600.0)
+    reporter = queue.reporter()
+    await queue.keep(reported())
+    reporter.start()
+    async with asyncio.timeout(30):
+        while not queue.events("queue.reported"):
+            await asyncio.sleep(0.01)
+    for number in range(20):
+        await queue.keep(reported(), id=f"0kqm0e2q5h7j40{number:02}")
+        reporter.wake()
+    await reporter.stop()
+    assert looked == 1
 
 
 async def test_trouble_is_told_and_does_not_end_it(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
