@@ -42,11 +42,19 @@ class NextHop(Protocol):
     """Where mail goes: an SMTP server (`forward/deliver.py`) or our own store (`inbox/store.py`)."""
 
     async def deliver(
-        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+        self,
+        envelope: Envelope,
+        message: Message,
+        recipients: Sequence[Address],
+        until: float,
+        *,
+        each: bool = False,
     ) -> tuple[Outcome, ...]:
         """One attempt, one Outcome a recipient, in their order. Never raises but for cancellation.
 
         until: on the monotonic clock; every wait before our final dot ends by then.
+        each: whoever is accepted gets the message, though others are not, as the caller can settle each by
+        himself. Else all are accepted or nobody is sent anything, so that one reply can tell it.
         """
 
     async def ask(self, envelope: Envelope, recipient: Address, until: float) -> Outcome:

@@ -277,6 +277,10 @@ class Route(Table):
         HopTrouble.REFUSE, description="refuse | queue what the hop does not take for now: the client hears 4xx, or 250"
     )
 
+    def via(self, hop: str | None) -> Route:
+        """The route by another hop; None for its own."""
+        return self if hop is None or hop == self.hop else self.model_copy(update={"hop": hop})
+
 
 class Dns(Table):
     nameservers: tuple[Nameserver, ...] = Field((), description="address or address:port; none: the system's")

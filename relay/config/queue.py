@@ -68,7 +68,7 @@ class RoleMailbox(Table):
 
 
 class Duplicates(Table):
-    """A client that vanished behind its final dot sends again: it hears what became of the first, and no copy is made."""
+    """A client that vanished behind its final dot sends again: it hears what became of the first message."""
 
     guard: bool = Field(True, description="for messages with a Message-ID and a Date of their own")
     keep: Duration = Field(86400.0, gt=0, description="how long that is remembered")

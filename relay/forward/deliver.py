@@ -68,7 +68,13 @@ class SmtpHop:
         return self._pool.connections
 
     async def deliver(
-        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+        self,
+        envelope: Envelope,
+        message: Message,
+        recipients: Sequence[Address],
+        until: float,
+        *,
+        each: bool = False,
     ) -> tuple[Outcome, ...]:
         """As `relay.outcome.NextHop` says. Several hosts are tried in turn, but only before MAIL."""
         started = self._clock.monotonic()
@@ -76,7 +82,8 @@ class SmtpHop:
 
         async def send(dialogue: Dialogue) -> tuple[Verdict, ...]:
             commit = partial(self._commit, patience)
-            return await Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp).run()
+            transaction = Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp, each=each)
+            return await transaction.run()
 
         loop = asyncio.get_running_loop()
         try:

@@ -61,7 +61,7 @@ class Attempts:
             await self._write(delivery, [_held(one, str(error)) for one in delivery.queued.recipients])
             return None
         try:
-            outcomes = await hop.deliver(envelope, message, envelope.recipients, until)
+            outcomes = await hop.deliver(envelope, message, envelope.recipients, until, each=True)
             if len(outcomes) != len(envelope.recipients):
                 raise ValueError(f"{len(outcomes)} outcomes for {len(envelope.recipients)} recipients")
         except Exception as error:

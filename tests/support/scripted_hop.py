@@ -65,23 +65,35 @@ class ScriptedHop:
         return self._capabilities
 
     async def deliver(
-        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+        self,
+        envelope: Envelope,
+        message: Message,
+        recipients: Sequence[Address],
+        until: float,
+        *,
+        each: bool = False,
     ) -> tuple[Outcome, ...]:
         self.sent.append(Sent(envelope.id, tuple(map(str, recipients)), bytes(message)))
         self.active += 1
         self.most_active = max(self.most_active, self.active)
         try:
-            waits = [asyncio.create_task(event.wait()) for event in (self.open, self._is_hurried)]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            await asyncio.sleep(0)
+            if not self.open.is_set():
+                await self._wait()
         finally:
             self.active -= 1
         if not self.open.is_set():
             cause = "connect: the relay is stopping"
             return tuple(Outcome(one, Result.TEMPORARY, SILENT, "next", "", cause, True) for one in recipients)
         return tuple(self.answer(envelope, one) for one in recipients)
+
+    async def _wait(self) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (self.open, self._is_hurried)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def hurry(self) -> None:
         """What waits for `open` ends as interrupted."""
