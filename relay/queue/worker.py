@@ -152,7 +152,7 @@ class Worker:
             try:
                 await self._find_unknown()
                 await self._look()
-                while await self._claim():
+                while not self._is_stopping and await self._claim():  # what is claimed too late goes back, due
                     pass
                 await self._expire()
                 self._is_in_trouble = False
