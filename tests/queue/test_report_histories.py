@@ -55,7 +55,8 @@ REPLIES = {
 class History:
     """One message, from its arrival until nothing of it waits. told: what the reports said, (recipient, action).
 
-    expected: what they should have said. wanted: whose failure the sender wants to hear of. sets: how many times there was something to say.
+    expected: what they should have said. sets: how many times there was something to say. wanted: whose failure
+    the sender wants to hear of.
     """
 
     def __init__(self, store: Store, clock: JumpingClock, chance: random.Random, number: int) -> None:
