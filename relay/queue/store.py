@@ -151,7 +151,9 @@ class Store:
 
     async def give_back(self, deliveries: Iterable[Delivery]) -> None:
         """As if they had never been claimed. Raises NotKept."""
-        await asyncio.gather(*(self._ask(_returned(one)) for one in deliveries))
+        if not self._is_open:
+            raise Unavailable("the queue is closed")
+        await asyncio.gather(*(self._commits.hand_over(_returned(one)) for one in deliveries))
 
     async def renew(self) -> None:
         """A new lease for all that was claimed here and is not settled. Raises NotKept.
