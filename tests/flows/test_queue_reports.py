@@ -17,7 +17,9 @@ from tests.support.transcript import play
 
 HOSTNAME = "relay.test"
 NOBODY = Reply("550 5.1.1 nobody")
-HEADER = "C: From: sue@ours.test\nC: Subject: lunch\nC: Message-ID: <1@ours.test>\nC: Date: Sun, 22 Nov 2026 10:00:00 +0000\n"
+HEADER = (
+    "C: From: sue@ours.test\nC: Subject: lunch\nC: Message-ID: <1@ours.test>\nC: Date: 22 Nov 2026 10:00:00 +0000\n"
+)
 
 
 def tables(out: FakeHop, back: FakeHop, **more: Any) -> dict[str, Any]:
