@@ -57,10 +57,10 @@ def whole(connection: Connection, now: float, id: str) -> bytearray | None:
     return octets if number > 1 and at == size else None
 
 
-def next_due(connection: Connection, now: float, hops: Collection[str]) -> float | None:
-    """When the next recipient of these hops is due."""
+def due_in(connection: Connection, now: float, hops: Collection[str]) -> float | None:
+    """Seconds until the next recipient of these hops is due, 0.0 or less when one is."""
     found = (connection.scalar(_NEXT, {"hop": hop}) for hop in hops)
-    return min((due for due in found if due is not None), default=None)
+    return min((due - now for due in found if due is not None), default=None)
 
 
 def was_clean(connection: Connection, now: float) -> bool:

@@ -173,9 +173,12 @@ class Store:
         self._tell_lapsed(lapsed)
         return len(lapsed)
 
-    async def next_due(self, hops: Collection[str]) -> float | None:
-        """When the next recipient of these hops is due: seconds since the epoch. Raises NotKept."""
-        return await self._read(bind(reading.next_due, tuple(hops)))
+    async def due_in(self, hops: Collection[str]) -> float | None:
+        """Seconds until the next recipient of these hops is due, 0.0 or less when one is. Raises NotKept.
+
+        By the clock of the queue, which need not be ours.
+        """
+        return await self._read(bind(reading.due_in, tuple(hops)))
 
     # --- reports ---------------------------------------------------------------------------------
 

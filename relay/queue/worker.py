@@ -178,10 +178,9 @@ class Worker:
         self._look_at = now + POLL
         await self._mind_clock()
         asked = [hop for hop in self._hops() if hop not in self._backlog and self._wants(hop)]
-        due = await self._store.next_due(asked) if asked else None
-        if due is None:
+        wait = await self._store.due_in(asked) if asked else None
+        if wait is None:
             return
-        wait = due - self._clock.time()
         if wait <= 0:
             self._backlog.update(asked)
         else:

@@ -96,10 +96,10 @@ class History:
             for delivery in await self.store.claim("out", 10):
                 await self.attempt(delivery)
             await self.listen(reporter)
-            due = await self.store.next_due(["out"])
-            if due is not None:
+            wait = await self.store.due_in(["out"])
+            if wait is not None:
                 # Sometimes the relay sleeps for longer than it should; sometimes it looks in between.
-                self.clock.now = max(self.clock.now, due) + self.chance.choice([0.0, 0.0, 0.0, 3 * HOUR])
+                self.clock.now += max(0.0, wait) + self.chance.choice([0.0, 0.0, 0.0, 3 * HOUR])
                 if self.chance.random() < 0.3:
                     await self.listen(reporter)
         await self.listen(reporter)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,8 +123,8 @@ class Bench:
     async def is_due(self) -> bool:
         for hop in self.hops:
             retry_at = self.worker._destinations[hop].retry_at
-            due = await self.store.next_due([hop])
-            if due is not None and due <= self.clock.time() and (retry_at or 0.0) <= self.clock.monotonic():
+            wait = await self.store.due_in([hop])
+            if wait is not None and wait <= 0.0 and (retry_at or 0.0) <= self.clock.monotonic():
                 return True
         return False
 
@@ -472,11 +473,11 @@ async def test_what_was_under_way_in_a_crash_is_tried_again(bench: Bench) -> Non
 async def test_a_message_that_ends_every_relay_is_held_and_its_neighbours_are_not(bench: Bench) -> None:
     deliver, attempts, are_all_slow = bench.hop.deliver, list[str](), True
 
-    async def dies(envelope: Envelope, *rest: object) -> tuple[Outcome, ...]:
+    async def dies(envelope: Envelope, *rest: Any, **options: Any) -> tuple[Outcome, ...]:
         attempts.append(envelope.id)
         if are_all_slow or envelope.id == poison:
             await asyncio.Event().wait()
-        return await deliver(envelope, *rest)  # type: ignore[arg-type]
+        return await deliver(envelope, *rest, **options)
 
     bench.hop.deliver = dies  # type: ignore[method-assign]
     poison, *others = [await bench.put() for _ in range(8)]
@@ -511,12 +512,12 @@ async def test_suspects_go_one_at_a_time(make: Callable[..., Bench]) -> None:
 
     deliver = bench.hop.deliver
 
-    async def watched(envelope: Envelope, *rest: object) -> tuple[Outcome, ...]:
+    async def watched(envelope: Envelope, *rest: Any, **options: Any) -> tuple[Outcome, ...]:
         nonlocal most
         active.add(envelope.id)
         most = max(most, len(active & suspects))
         await asyncio.sleep(0.005)
-        return await deliver(envelope, *rest)  # type: ignore[arg-type]
+        return await deliver(envelope, *rest, **options)
 
     bench.hop.answer, bench.hop.deliver = answer, watched  # type: ignore[method-assign]
     await bench.passes(1)
