@@ -118,12 +118,14 @@ def _narrowed(entry: Entry, recipients: Sequence[Recipient]) -> Queued:
 
 # --- an attempt is claimed -----------------------------------------------------------------------
 
-_IS_DUE = is_state(State.WAITING) & (recipient.c.hop == HOP) & (recipient.c.due <= NOW)
-_IS_EXPIRED = is_state(State.WAITING) & (recipient.c.expires <= NOW)
-_FIRST_DUE = select(recipient.c.message).where(_IS_DUE).order_by(recipient.c.due).limit(LIMIT)
-_FIRST_EXPIRED = select(recipient.c.message).where(_IS_EXPIRED).order_by(recipient.c.expires).limit(LIMIT)
-_DUE = select(recipient).where(OF_IDS, _IS_DUE).order_by(*IN_ORDER)
-_EXPIRED = select(recipient).where(OF_IDS, _IS_EXPIRED).order_by(*IN_ORDER)
+_IS_DUE = (recipient.c.hop == HOP) & (recipient.c.due <= NOW)
+_IS_EXPIRED = recipient.c.expires <= NOW
+_FIRST = select(recipient.c.message).where(is_state(State.WAITING)).limit(LIMIT)
+_FIRST_DUE = _FIRST.where(_IS_DUE).order_by(recipient.c.due)
+_FIRST_EXPIRED = _FIRST.where(_IS_EXPIRED).order_by(recipient.c.expires)
+# By key: with the state as a parameter no list of all that is due can be read for it.
+_ALL_OF = select(recipient).where(OF_IDS, recipient.c.state == State.WAITING.value).order_by(*IN_ORDER)
+_DUE, _EXPIRED = _ALL_OF.where(_IS_DUE), _ALL_OF.where(_IS_EXPIRED)
 _FIRST_DUE, _FIRST_EXPIRED, _DUE, _EXPIRED = (
     one.with_for_update(skip_locked=True) for one in (_FIRST_DUE, _FIRST_EXPIRED, _DUE, _EXPIRED)
 )
@@ -245,7 +247,7 @@ def _change(one: Settlement, state: State, now: float) -> dict[str, Any]:
 
 _RENEW = update(recipient).where(OF_KEY, is_state(State.ACTIVE), recipient.c.token == bindparam("by_token"))
 _RENEW = _RENEW.values(lease=bindparam("until"))
-_ACTIVE = select(recipient).where(is_state(State.ACTIVE)).order_by(*IN_ORDER).with_for_update(skip_locked=True)
+_ACTIVE = select(recipient).where(is_state(State.ACTIVE)).order_by(recipient.c.lease).with_for_update(skip_locked=True)
 _OVERDUE = _ACTIVE.where(recipient.c.lease <= NOW)
 _OF_OWNER = _ACTIVE.where(recipient.c.owner == bindparam("owner"))
 _LAPSE = update(recipient).where(OF_KEY)
