@@ -75,12 +75,12 @@ class Store:
         """
         await self._engine.open()
         self._is_open = True
-        self._is_supervisor = is_supervisor and not self.is_shared
-        if self._is_supervisor:
+        if is_supervisor and not self.is_shared:
             try:
                 await self._take_over()
             except NotKept as error:
                 raise ConfigError(Problem("queue", "", f"it cannot be opened: {error.cause}")) from error
+            self._is_supervisor = True  # from here on a close is a clean stop
 
     async def _take_over(self) -> None:
         if not await self._read(reading.was_clean):

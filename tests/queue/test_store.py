@@ -484,6 +484,7 @@ async def test_after_an_unclean_stop_the_file_is_checked(tmp_path: Path) -> None
     page = content.index(b"bob@example.net") // 4096 * 4096
     content[page : page + 8] = b"\xff" * 8
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"damaged|cannot be opened"):
-        async with open_store(tmp_path / "queue.db"):
-            pass
+    for _ in range(2):  # to have looked does not mend it
+        with pytest.raises(ConfigError, match=r"damaged|cannot be opened"):
+            async with open_store(tmp_path / "queue.db"):
+                pass
