@@ -54,7 +54,7 @@ class _Asked:
 
 
 class GroupCommit:
-    """new_claim: for messages that are claimed at birth.
+    """new_claim: for messages that are claimed at birth. unknown: hears of such a claim if its commit had no answer.
 
     committed: hears of every work and its result, how many seconds it took and whether its caller is still there.
     abandoned: hears of a result that nobody received.
@@ -66,6 +66,7 @@ class GroupCommit:
         clock: Clock,
         record: Record,
         new_claim: Callable[[], Claim],
+        unknown: Callable[[Claim], None],
         committed: Callable[[Work, Any, float, bool], None],
         abandoned: Callable[[Any], None],
     ) -> None:
@@ -73,6 +74,8 @@ class GroupCommit:
         self._clock = clock
         self._record = record
         self._new_claim = new_claim
+        self._born = new_claim()
+        self._unknown = unknown
         self._committed = committed
         self._abandoned = abandoned
         self._asked: list[_Asked] = []
@@ -141,6 +144,8 @@ class GroupCommit:
                 for one in batch:
                     await self._commit([one])
                 return
+            if isinstance(error, CommitUnknown):
+                self._unknown(self._born)
             for one in batch:
                 self._fail(one, error)
             return
@@ -165,6 +170,7 @@ class GroupCommit:
     def _run(self, batch: Sequence[_Asked], connection: Connection, now: float) -> list[Any]:
         """In the transaction: messages together, settlements together, the rest one by one."""
         results: dict[_Asked, Any] = {}
+        self._born = self._new_claim()  # of this transaction, whatever is in it: an older one may be held
         keeps: list[tuple[_Asked, Keep]] = []
         settles: list[tuple[_Asked, Settle]] = []
         monotonic = self._clock.monotonic()  # later than it was: there may have been a lock to wait for
@@ -178,7 +184,7 @@ class GroupCommit:
             else:
                 results[one] = one.work(connection, now)
         if keeps:
-            kept = operations.keep(connection, now, [work for _, work in keeps], self._new_claim())
+            kept = operations.keep(connection, now, [work for _, work in keeps], self._born)
             results |= zip((one for one, _ in keeps), kept, strict=True)
         if settles:
             settled = [(work.id, work.token, work.settlements) for _, work in settles]

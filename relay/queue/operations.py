@@ -247,6 +247,8 @@ def _change(one: Settlement, state: State, now: float) -> dict[str, Any]:
 
 _RENEW = update(recipient).where(OF_KEY, is_state(State.ACTIVE), recipient.c.token == bindparam("by_token"))
 _RENEW = _RENEW.values(lease=bindparam("until"))
+_DISOWN = update(recipient).where(is_state(State.ACTIVE), recipient.c.token == bindparam("by_token"))
+_DISOWN = _DISOWN.values(state=State.WAITING.value, crashes=recipient.c.crashes - 1, **_FREE)
 _ACTIVE = select(recipient).where(is_state(State.ACTIVE)).order_by(recipient.c.lease).with_for_update(skip_locked=True)
 _OVERDUE = _ACTIVE.where(recipient.c.lease <= NOW)
 _OF_OWNER = _ACTIVE.where(recipient.c.owner == bindparam("owner"))
@@ -254,9 +256,15 @@ _LAPSE = update(recipient).where(OF_KEY)
 _LAPSE = _LAPSE.values(state=bindparam("now_state"), due=bindparam("now_due"), cause=bindparam("now_cause"), **_FREE)
 
 
-def renew(connection: Connection, now: float, held: Iterable[tuple[Key, str]], lease: float) -> None:
-    """held: recipients and the tokens they were claimed with. lease: seconds from now."""
+def renew(
+    connection: Connection, now: float, held: Iterable[tuple[Key, str]], lease: float, unknown: Iterable[str]
+) -> None:
+    """held: recipients and the tokens they were claimed with. lease: seconds from now.
+
+    unknown: tokens of claims that nobody holds, since the answer to their commit was lost. What they took goes back.
+    """
     until = now + lease
+    execute_many(connection, _DISOWN, [{"by_token": token} for token in sorted(unknown)])
     execute_many(connection, _RENEW, [key.values | {"by_token": token, "until": until} for key, token in sorted(held)])
 
 

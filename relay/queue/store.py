@@ -60,7 +60,10 @@ class Store:
         self._disk = disk
         self._tokens = count(1)
         self._held: dict[Key, str] = {}  # what was claimed and not yet settled, with its token
-        self._commits = GroupCommit(engine, clock, record, self._new_claim, self._committed, self._give_up)
+        self._unknown: set[str] = set()  # tokens of claims whose commit had no answer
+        self._commits = GroupCommit(
+            engine, clock, record, self._new_claim, self._disown, self._committed, self._give_up
+        )
         self._is_open = False
         self._is_supervisor = False
 
@@ -124,13 +127,11 @@ class Store:
 
     async def claim(self, hop: str, limit: int) -> tuple[Delivery, ...]:
         """At most `limit` messages with recipients that are due at `hop`, the oldest due first. Raises NotKept."""
-        deliveries: tuple[Delivery, ...] = await self._write(bind(operations.claim_due, hop, limit, self._new_claim()))
-        return deliveries
+        return await self._claim(operations.claim_due, hop, limit)
 
     async def claim_expired(self, limit: int) -> tuple[Delivery, ...]:
         """At most `limit` messages with recipients whose time is over, of any hop and due or not. Raises NotKept."""
-        deliveries: tuple[Delivery, ...] = await self._write(bind(operations.claim_expired, limit, self._new_claim()))
-        return deliveries
+        return await self._claim(operations.claim_expired, limit)
 
     async def content(self, id: str) -> bytearray | None:
         """The whole message; None if it, or a part of it, is not there. Raises NotKept."""
@@ -158,9 +159,11 @@ class Store:
     async def renew(self) -> None:
         """A new lease for all that was claimed here and is not settled. Raises NotKept.
 
-        Claims that nobody here knows of are left to run out: those of a commit whose answer was lost.
+        What a commit without an answer may have claimed goes back: it was no crash, and must not count as one.
         """
-        await self._write(bind(operations.renew, tuple(self._held.items()), self._lease))
+        held, unknown = tuple(self._held.items()), tuple(self._unknown)
+        await self._write(bind(operations.renew, held, self._lease, unknown))
+        self._unknown.difference_update(unknown)
 
     async def lapse(self, *, owner: str | None = None) -> int:
         """Take back what has run out of its lease, or all that a dead owner had; how many. Raises NotKept."""
@@ -233,6 +236,18 @@ class Store:
 
     def _new_claim(self) -> Claim:
         return Claim(self._owner, f"{self._owner}/{next(self._tokens)}", self._lease)
+
+    async def _claim(self, operation: Callable[..., tuple[Delivery, ...]], *values: Any) -> tuple[Delivery, ...]:
+        claim = self._new_claim()
+        try:
+            deliveries: tuple[Delivery, ...] = await self._write(bind(operation, *values, claim))
+        except CommitUnknown:
+            self._disown(claim)
+            raise
+        return deliveries
+
+    def _disown(self, claim: Claim) -> None:
+        self._unknown.add(claim.token)
 
     async def _read(self, operation: Operation[T]) -> T:
         if not self._is_open:
