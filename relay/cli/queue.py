@@ -104,7 +104,7 @@ def queue() -> None:
 @json_option
 @config_option
 def list_(path: Path | None, as_json: bool, limit: int, after: str, **filters: Any) -> None:
-    """List messages, oldest first, with those of their recipients that are meant."""
+    """List messages, oldest first. Of their recipients it lists those that are meant."""
     found = list(islice(_pages(load_or_exit(path), _selection(**filters), limit, after), limit))
     if as_json:
         click.echo(json.dumps([_as_json(one) for one in found], indent=2))
@@ -122,7 +122,7 @@ def list_(path: Path | None, as_json: bool, limit: int, after: str, **filters: A
 @json_option
 @config_option
 def show(path: Path | None, as_json: bool, source: bool, id: str) -> None:
-    """Show a message: its envelope, and for each recipient what was tried and what comes next."""
+    """Show a message and what was tried. For each recipient: state, last reply, next attempt, and when it expires."""
     if source and as_json:
         raise click.UsageError("--source and --json exclude each other")
     answer = _ask(load_or_exit(path), {"verb": "source" if source else "show", "id": id})
@@ -141,21 +141,21 @@ def show(path: Path | None, as_json: bool, source: bool, id: str) -> None:
 @queue.command()
 @_selecting
 def retry(path: Path | None, as_json: bool, **selecting: Any) -> None:
-    """Try waiting mail at once, and hops that were thought to be down."""
+    """Try waiting mail at once. A hop that was thought to be down is tried too."""
     _move("retry", path, as_json, **selecting)
 
 
 @queue.command()
 @_selecting
 def hold(path: Path | None, as_json: bool, **selecting: Any) -> None:
-    """Hold waiting mail: it stays, and nothing happens to it until it is released or dropped."""
+    """Hold waiting mail. It stays, and nothing happens to it until it is released or dropped."""
     _move("hold", path, as_json, **selecting)
 
 
 @queue.command()
 @_selecting
 def release(path: Path | None, as_json: bool, **selecting: Any) -> None:
-    """Release held mail: it is tried at once, and for as long as new mail."""
+    """Release held mail. It is tried at once, and then for as long as new mail would be."""
     _move("release", path, as_json, **selecting)
 
 
@@ -163,7 +163,7 @@ def release(path: Path | None, as_json: bool, **selecting: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_selecting
 def drop(path: Path | None, as_json: bool, yes: bool, **selecting: Any) -> None:
-    """Drop mail: it is gone, and neither its sender nor its recipient is told."""
+    """Drop mail. It is gone, and neither its sender nor its recipient is told."""
     if not yes and sys.stdin.isatty():
         selection = _request("drop", **selecting)["selection"]
         depth = _ask(load_or_exit(path), {"verb": "stats", "selection": selection}).values["depth"]
@@ -179,7 +179,7 @@ def drop(path: Path | None, as_json: bool, yes: bool, **selecting: Any) -> None:
 @json_option
 @config_option
 def flush(path: Path | None, as_json: bool, hop: str | None) -> None:
-    """Try all that waits for HOP, or for any, at once; the hop is well again."""
+    """Try all that waits for a hop. At once, though it was thought to be down; without HOP, for every hop."""
     config = load_or_exit(path)
     if hop is not None and hop not in config.hop:
         raise click.BadParameter(f"no hop of that name; there are: {', '.join(config.hop)}", param_hint="HOP")
@@ -191,7 +191,7 @@ def flush(path: Path | None, as_json: bool, hop: str | None) -> None:
 @json_option
 @config_option
 def stats(path: Path | None, as_json: bool, **filters: Any) -> None:
-    """Count recipients and messages by hop and state, with the age of the oldest."""
+    """Count what is there. By hop and state: recipients, messages, and the age of the oldest."""
     request, now = {"verb": "stats", "selection": _selection(**filters)}, _now()
     depth = _ask(load_or_exit(path), request).values["depth"]
     if as_json:
@@ -370,7 +370,7 @@ def _age(then: float, now: float) -> float:
 
 
 def _ahead(then: float, now: float) -> str:
-    return f"in {_span(then - now)}" if then > now else "now"
+    return f"in {_span(then - now)}" if then > now else "due"
 
 
 def _span(seconds: float) -> str:

@@ -226,7 +226,7 @@ def test_mail_is_made_due(fill: Fill, verb: list[str]) -> None:
     fill(["bob@example.net"])
     result = run(*verb)
     assert (result.exit_code, result.stdout) == (0, "1 recipient of 1 message due now\n")
-    assert run("list").stdout.splitlines()[1].split()[8] == "now"
+    assert run("list").stdout.splitlines()[1].split()[8] == "due"
 
 
 @pytest.mark.parametrize(
