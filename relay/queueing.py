@@ -41,7 +41,7 @@ from relay.queue.worker import Worker
 FILE_NAME = "queue.db"  # in the data folder
 INBOX_AT_ONCE = 100  # deliveries to our own store, which commits them together
 
-_WAKE_REPORTER = frozenset(("queue.failed", "queue.kept", "queue.delivered"))
+_WAKE_REPORTER = frozenset(("queue.failed", "queue.kept"))  # a first attempt may have left some to report
 
 
 class Current(Protocol):

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from relay.config.database import parse_database
 from relay.config.files import attempt, secret_in
 from relay.config.finding import Finding, World, check_names, check_secret
-from relay.config.models import Config
+from relay.config.models import Config, HopTrouble, Mode, Route
 
 
 def check_queue(config: Config, world: World) -> Iterator[Finding]:
@@ -28,7 +28,24 @@ def check_queue(config: Config, world: World) -> Iterator[Finding]:
             yield Finding(("queue", name), f"{seconds:g}s must be less than queue.give_up, {queue.give_up:g}s")
     if config.bounce.hop is not None:
         yield from check_names(("bounce", "hop"), [config.bounce.hop], config.hop, "hop")
+    elif _may_queue(config) and not any(_takes_reports(route) for route in config.route.values()):
+        yield Finding(
+            ("bounce",),
+            "no route takes reports, which come from <> by no listener: they will be held; name a `hop` for them",
+            is_warning=True,
+        )
     yield from _check_role_mailbox(config)
+
+
+def _may_queue(config: Config) -> bool:
+    routes = config.route.values()
+    asks = any(route.mode is Mode.QUEUE or route.on_trouble is HopTrouble.QUEUE for route in routes)
+    return asks or len({route.hop for route in routes}) > 1
+
+
+def _takes_reports(route: Route) -> bool:
+    takes_null = (not route.sender or "*" in route.sender) and (not route.sender_domain or "" in route.sender_domain)
+    return takes_null and not route.listener and not route.login
 
 
 def _check_url(config: Config, world: World) -> Iterator[Finding]:

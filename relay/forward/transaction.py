@@ -191,7 +191,8 @@ def _dsn(extensions: Mapping[str, str], **values: str) -> bytes:
     """The parameters that were given, unchanged, to a hop that offers DSN (RFC 3461 §5.2.1).
 
     We offer DSN only where the next hops do, so a hop without it stopped offering it a moment ago.
-    We differ: RFC 3461 §5.2.2 would have us report "relayed" for NOTIFY=SUCCESS then; we report nothing.
+    Of queued mail we report "relayed" for NOTIFY=SUCCESS then (`queue/schedule.py`). We differ: of proxied mail we
+    report nothing, though RFC 3461 §5.2.2 would have us.
     """
     if "dsn" not in extensions:
         return b""

@@ -216,6 +216,8 @@ WARNINGS: list[tuple[Overrides, str, str]] = [
     ({f"{SUBMISSION}.allow": ["172.17.0.1"]}, f"{SUBMISSION}.allow", "container bridge"),
     ({f"{CAPTURE}.host": "0.0.0.0"}, f"{CAPTURE}.host", "takes mail from everyone"),
     ({"policy.skip": ["0.0.0.0/0"]}, "policy.skip", "is not checked"),
+    ({"route.all.sender_domain": ["a.example"], "route.all.mode": "queue"}, "bounce", "no route takes reports"),
+    ({"route.all.listener": ["gateway", "submission"], "route.all.on_trouble": "queue"}, "bounce", "by no listener"),
     ({"policy.skip": ["10.0.0.0/8", "2000::/4"]}, "policy.skip", "is not checked"),
     ({"timeout.final_dot": "599s"}, "timeout.final_dot", "may arrive twice"),
     ({**XCLIENT, f"{HOP}.host": ["8.8.8.8"]}, f"{HOP}.identify", "is on the Internet"),
