@@ -118,14 +118,14 @@ def _narrowed(entry: Entry, recipients: Sequence[Recipient]) -> Queued:
 
 # --- an attempt is claimed -----------------------------------------------------------------------
 
-_IS_DUE = (recipient.c.hop == HOP) & (recipient.c.due <= NOW)
-_IS_EXPIRED = recipient.c.expires <= NOW
-_FIRST = select(recipient.c.message).where(is_state(State.WAITING)).limit(LIMIT)
-_FIRST_DUE = _FIRST.where(_IS_DUE).order_by(recipient.c.due)
+_IS_WAITING, _IS_DUE, _IS_EXPIRED = is_state(State.WAITING), recipient.c.due <= NOW, recipient.c.expires <= NOW
+_FIRST = select(recipient.c.message).where(_IS_WAITING).limit(LIMIT)
+_FIRST_DUE = _FIRST.where(recipient.c.hop == HOP, _IS_DUE).order_by(recipient.c.due)
 _FIRST_EXPIRED = _FIRST.where(_IS_EXPIRED).order_by(recipient.c.expires)
-# By key: with the state as a parameter no list of all that is due can be read for it.
-_ALL_OF = select(recipient).where(OF_IDS, recipient.c.state == State.WAITING.value).order_by(*IN_ORDER)
-_DUE, _EXPIRED = _ALL_OF.where(_IS_DUE), _ALL_OF.where(_IS_EXPIRED)
+# By their key: an expression in place of a column keeps a planner from the list of all that is due.
+_ALL_OF = select(recipient).where(OF_IDS, _IS_WAITING).order_by(*IN_ORDER)
+_DUE = _ALL_OF.where(recipient.c.hop.concat("") == HOP, _IS_DUE)
+_EXPIRED = _ALL_OF.where(recipient.c.expires + 0.0 <= NOW)
 _FIRST_DUE, _FIRST_EXPIRED, _DUE, _EXPIRED = (
     one.with_for_update(skip_locked=True) for one in (_FIRST_DUE, _FIRST_EXPIRED, _DUE, _EXPIRED)
 )

@@ -259,7 +259,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def renew(self) -> None:
         held = [(key, one.token) for key, one in self.model.each() if one.state is State.ACTIVE]
-        operations.renew(self.connection, self.now, held, 60.0)
+        operations.renew(self.connection, self.now, held, 60.0, ())
         for key, _ in held:
             self.model.messages[key.message][key.number].lease = self.now + 60.0
 
@@ -286,7 +286,8 @@ class QueueMachine(RuleBasedStateMachine):
                 known = self.model.messages[queued.envelope.id][one.number]
                 if known.state is State.REPORT:
                     known.state = State.DONE
-                known.warn = None
+                else:
+                    known.warn = None
             if bounce is not None:
                 (one,) = bounce.recipients
                 self.model.messages[bounce.envelope.id] = {1: Known("a", State.WAITING, one.due, one.expires, None)}
