@@ -26,7 +26,7 @@ from relay.fact import Fact, Record
 from relay.message import Message
 from relay.queue import bounce
 from relay.queue.delivery_status import action
-from relay.queue.engine import CommitUnknown, Unavailable
+from relay.queue.engine import CommitUnknown, NotKept, Unavailable
 from relay.queue.entry import Entry, Queued, Recipient
 from relay.queue.schedule import Schedule
 from relay.queue.states import State
@@ -109,8 +109,8 @@ class Reporter:
                 more = await self.report_due()
             except Exception as error:
                 self._tell_trouble("", error)
-                # Every failure that the worker settles would wake us, to find the same.
-                pause, until = AGAIN, self._is_stopping
+                # Every failure that the worker settles would wake us, to find the same. A database comes back soon.
+                pause, until = POLL if isinstance(error, NotKept) else AGAIN, self._is_stopping
             if not more:
                 await _wait(self._is_stopping, REST)
                 await _wait(until, pause)
