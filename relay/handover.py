@@ -23,6 +23,7 @@ from relay.queue.entry import Entry, Recipient
 from relay.queue.schedule import Schedule
 from relay.reply import Reply, queued
 
+_DEFAULT = Notify()
 _KEEP = 30.0  # seconds for the disk, though the hop may have used up the client's patience
 
 
@@ -68,23 +69,29 @@ class Handover:
         until: monotonic; every wait before our own final dot ends by then.
         """
         route = next(iter(routes.values()))
-        notify = {address: sent.notify.get(address, Notify()) for address in routes}
-        recipients = tuple(Recipient(address, one.hop, notify=notify[address]) for address, one in routes.items())
-        arrived = Entry(sent, message, self._clock.time(), is_reportable, recipients)
-        entry = arriving(arrived, self._schedule)
         several = len({one.hop for one in routes.values()}) > 1
         queues = route.on_trouble is HopTrouble.QUEUE
         if several or route.mode is Mode.QUEUE or (queues and self._queue.is_down(route.hop)):
+            entry = self._entry(sent, message, routes, is_reportable=is_reportable)
             return await self._queue.keep(entry, max(until, self._clock.monotonic() + _KEEP))
         # Who may not be sent a report hears of a refusal in the session, so nothing is sent if one is refused.
         outcomes = await self._proxy(came, sent, message, routes, content, until, each=queues and is_reportable)
         if queues and _is_for_the_queue(outcomes, is_reportable=is_reportable):
+            entry = self._entry(sent, message, routes, is_reportable=is_reportable)
             reply = await self._queue_rest(entry, outcomes)
             if reply.is_positive or not disagree(outcomes):
                 return reply
         if disagree(outcomes):
             await self._remembered.keep(came, outcomes, content)
         return one_reply(came.id, outcomes)
+
+    def _entry(
+        self, sent: Envelope, message: Message, routes: Mapping[Address, Route], *, is_reportable: bool
+    ) -> Entry:
+        told = sent.notify
+        recipients = (Recipient(one, route.hop, notify=told.get(one, _DEFAULT)) for one, route in routes.items())
+        entry = Entry(sent, message, self._clock.time(), is_reportable, tuple(recipients))
+        return arriving(entry, self._schedule)
 
     async def _proxy(
         self,

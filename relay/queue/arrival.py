@@ -16,11 +16,13 @@ def arriving(entry: Entry, schedule: Schedule) -> Entry:
     is_bounce = entry.envelope.reverse_path is None
     expires = schedule.expires(entry.arrived, is_bounce=is_bounce)
 
-    def timed(recipient: Recipient) -> Recipient:
-        warn = schedule.warns(entry.arrived, recipient.notify, is_reportable=entry.is_reportable)
-        return replace(recipient, due=entry.arrived, expires=expires, warn=warn)
+    def timed(new: Recipient) -> Recipient:
+        warn = schedule.warns(entry.arrived, new.notify, is_reportable=entry.is_reportable)
+        # Not by `replace`, which takes three times as long, for every message that is queued.
+        return Recipient(new.address, new.hop, due=entry.arrived, expires=expires, warn=warn, notify=new.notify)
 
-    return replace(entry, recipients=tuple(map(timed, entry.recipients)))
+    recipients = tuple(map(timed, entry.recipients))
+    return Entry(entry.envelope, entry.message, entry.arrived, entry.is_reportable, recipients)
 
 
 def tried(
