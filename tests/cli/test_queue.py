@@ -154,7 +154,7 @@ def test_show_tells_what_was_tried_and_what_comes_next(fill: Fill) -> None:
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     assert re.fullmatch(
         rf"id: {id}\narrived: {time} \(2 h ago\)\nreverse-path: ann@example.org\n"
-        rf"client: 192.0.2.1, EHLO app.example.org, listener app, login ann\nsize: {len(PLAIN)}",
+        rf"client: 192.0.2.1, EHLO app.example.org, listener in, login ann\nsize: {len(PLAIN)}",
         about,
     )
     assert re.fullmatch(

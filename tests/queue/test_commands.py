@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ async def test_a_message_is_shown_with_all_that_is_known_of_it(operator: Operato
     assert await operator("show", id=id) == {
         "message": {
             **{"id": id, "arrived": now - HOUR, "size": len(PLAIN), "reverse_path": "ann@example.org"},
-            **{"listener": "app", "ip": "192.0.2.1", "helo": "app.example.org", "login": "ann", "envid": ""},
+            **{"listener": "in", "ip": "192.0.2.1", "helo": "app.example.org", "login": "ann", "envid": ""},
             "reportable": True,
             "recipients": [
                 {
@@ -163,7 +164,7 @@ async def test_hold_release_and_drop_go_their_way_and_leave_a_trace(operator: Op
 
 
 async def test_a_released_message_keeps_the_longer_of_its_times(operator: Operator) -> None:
-    made = waiting("bob@example.net", state=State.HELD, due=operator.clock.time() + 30 * DAY)
+    made = replace(waiting("bob@example.net", due=operator.clock.time() + 30 * DAY), state=State.HELD)
     id = await put(operator.store, operator.clock, made)
     await operator("release", selection={"ids": [id]})
     message = (await operator("show", id=id))["message"]

@@ -1,46 +1,31 @@
-"""Mail put straight into a queue in a file, as an operator would find it there."""
+"""Mail that lies in a queue in a file, as an operator finds it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from ipaddress import ip_address
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from relay.address import Address
-from relay.clock import Clock, SystemClock
-from relay.envelope import Client, Envelope, new_id
-from relay.fact import Fact, Record
-from relay.message import Message
-from relay.queue.entry import Entry, Recipient
-from relay.queue.sqlite import FILE_NAME, SqliteEngine
-from relay.queue.states import State
+from relay.clock import Clock
+from relay.queue.entry import Recipient
+from relay.queue.sqlite import FILE_NAME
 from relay.queue.store import Store
 from tests.support.delivery import PLAIN
+from tests.support.storing import make_entry, open_store
 
 HOUR, DAY = 3600.0, 86400.0
 
 
-def nobody(fact: Fact) -> None:
-    """Who does not listen to facts."""
-
-
-@asynccontextmanager
-async def opened(data: Path, clock: Clock | None = None, record: Record = nobody) -> AsyncIterator[Store]:
+def opened(data: Path, clock: Clock | None = None) -> AbstractAsyncContextManager[Store]:
     """The store of a queue in `data`, as a relay that runs alone opens it."""
-    clock = clock or SystemClock()
-    store = Store(SqliteEngine(data / FILE_NAME, clock), "test", 60.0, 5, clock, record)
-    await store.open(is_supervisor=True)
-    try:
-        yield store
-    finally:
-        await store.close()
+    return open_store(data / FILE_NAME, clock=clock)
 
 
-def waiting(address: str, hop: str = "next", *, state: State = State.WAITING, due: float = 0.0) -> Recipient:
+def waiting(address: str, hop: str = "next", *, due: float = 0.0) -> Recipient:
     """A recipient that was tried once; its hop said 451."""
     said = "451 4.3.0 try later"
-    return Recipient(to_address(address), hop, state, 0, 1, due=due, expires=due + DAY, tried=due - 300, reply=said)
+    return Recipient(to_address(address), hop, attempts=1, due=due, expires=due + DAY, tried=due - 300, reply=said)
 
 
 async def put(
@@ -52,14 +37,12 @@ async def put(
     content: bytes = PLAIN,
     helo: str = "app.example.org",
 ) -> str:
-    """A message that came `age` seconds ago; its id."""
-    arrived = clock.time() - age
-    client = Client("app", "submission", ip_address("192.0.2.1"), 4000, helo=helo, login="ann")
+    """A message that came `age` seconds ago, from a client that had logged in as `ann`; its id."""
     reverse_path = to_address(sender) if sender else None
-    envelope = Envelope(new_id(arrived), client, reverse_path, recipients=[one.address for one in recipients])
-    entry = Entry(envelope, Message.parse(content), arrived, reverse_path is not None, recipients)
-    await store.keep(entry, clock.monotonic() + 60.0)
-    return envelope.id
+    entry = make_entry(now=clock.time() - age, content=content, sender=reverse_path)
+    entry.envelope.client = replace(entry.envelope.client, helo=helo, login="ann")
+    await store.keep(replace(entry, recipients=recipients), clock.monotonic() + 60.0)
+    return entry.envelope.id
 
 
 def to_address(text: str) -> Address:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -234,6 +236,14 @@ def test_a_fact_without_its_values_is_no_fault() -> None:
     for event in " ".join(FACTS).split():
         metrics.record(Fact(event))
         metrics.record(Fact(event, "", {"size": "many", "elapsed_ms": None, "reply": None, "tls": 3}))
+
+
+def test_the_manual_names_every_metric_of_the_queue_and_no_other() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "queue.md").read_text()
+    table = manual.partition("\n## Metrics\n")[2].partition("```")[0]
+    exposed = re.findall(r"^# TYPE (relay_queue_\w+) ", Metrics().expose().decode(), re.M)
+    ours = {name for name in exposed if not name.endswith("_created")}
+    assert set(re.findall(r"^\| `(relay_queue_\w+)`", table, re.M)) == ours
 
 
 def test_the_version_and_the_process_are_there() -> None:
