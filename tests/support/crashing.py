@@ -7,19 +7,19 @@ import json
 import random
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.ledger import Doubt
+from tests.support.queue_file import integrity
 from tests.support.relay_process import HOSTNAME, to_toml
 
+CONNECTIONS = 50  # to the next hop, at most
 PATIENCE = 60.0  # seconds for a start and for a stop
 
 
@@ -41,7 +41,7 @@ def queueing(hop: int, **tables: Any) -> dict[str, Any]:
     queue = {"first_retry": "200ms", "max_retry": "2s", "crashes": 50, **tables.pop("queue", {})}
     return {
         "listener": {"in": {"role": "submission", "allow": ["127.0.0.0/8"], "senders": ["*"]}},
-        "hop": {"out": {"host": ["127.0.0.1"], "port": hop, "tls": "none", "connections": 50}},
+        "hop": {"out": {"host": ["127.0.0.1"], "port": hop, "tls": "none", "connections": CONNECTIONS}},
         "route": {"all": {"hop": "out", "mode": "queue"}},
         "queue": queue,
         **tables,
@@ -161,20 +161,27 @@ class CrashingRelay:
     def troubles(self) -> list[str]:
         """What no crash and no hop excuses: a damaged file, and mistakes of our own (tracebacks in its log)."""
         found = [line for line in self.log.read_text(errors="replace").splitlines() if "Traceback" in line]
-        with closing(sqlite3.connect(self.data / "queue.db", timeout=30)) as connection:
-            (said,) = connection.execute("PRAGMA integrity_check").fetchone()
+        said = integrity(self.data)
         return found if said == "ok" else [*found, f"integrity_check: {said}"]
+
+    async def reload(self, text: str) -> bool:
+        """SIGHUP with `text` as its configuration; whether it was taken."""
+        taken, rejected = self._counts()
+        self.config.write_text(text)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + PATIENCE
+        while self._counts() == (taken, rejected):
+            assert time.monotonic() < until, f"neither taken nor rejected:\n{self.tail()}"
+            await asyncio.sleep(0.02)
+        return self._counts()[0] > taken
+
+    def _counts(self) -> tuple[int, int]:
+        text = self.log.read_bytes()
+        return text.count(b'"event": "config.reloaded"'), text.count(b'"event": "config.rejected"')
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
-
-    def states(self) -> Counter[str]:
-        """How many recipients are in each state, read from the file beside the relay."""
-        file = self.data / "queue.db"
-        if not file.exists():
-            return Counter()
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as connection:
-            return Counter(dict(connection.execute("SELECT state, count(*) FROM recipient GROUP BY state")))
 
 
 @contextmanager

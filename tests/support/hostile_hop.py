@@ -125,7 +125,7 @@ def _copy(entry: dict[str, Any]) -> Copy:
         entry["submission"],
         tuple(entry["recipients"]),
         entry["digest"],
-        entry["queue_id"],
+        report.strip("<>").partition("@")[0] or entry["queue_id"],
         entry["at"],
         report=report,
         reported=reported,

@@ -29,8 +29,8 @@ class Copy:
     """One transaction that the hop took, whatever it answered then.
 
     submission: "" for a report. digest: of the content from the first line of the client's on.
-    queue_id: of the topmost Received field. connection: its number at the hop; taken, closed: monotonic seconds,
-    `closed` of the connection, None while it is open. report: the Message-ID of a report.
+    queue_id: in the topmost Received field, or in the Message-ID of a report. taken, closed: monotonic seconds; closed:
+    when its connection ended, None while it is open. report: the Message-ID of a report.
     reported: what a report says of whom, pairs of submission and recipient.
     """
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.crashing import CONNECTIONS as CONNECTIONS
 from tests.support.crashing import CrashingRelay, crashing_relay, queueing, steady_port
 from tests.support.hostile_hop import HostileHop, Weather, hostile_hop
 from tests.support.ledger import Balance, balance
+from tests.support.queue_file import states
 from tests.support.submitter import Submitter
 
 PATIENCE = 60.0  # seconds in which something must move while the queue empties
@@ -102,8 +104,8 @@ async def ledger_run(
         finally:
             submitting.cancel()
             await asyncio.wait([submitting])
-        await emptied(relay, hop)
-        left_over = relay.states()
+        await _emptied(relay, hop)
+        left_over = states(relay.data)
         stops.append(await relay.stop())
         return Came(
             balance(submitter.tries, hop.copies, hop.refused, relay.doubts(), relay.kills),
@@ -121,6 +123,13 @@ async def ledger_run(
         )
 
 
+async def reload_twice(relay: CrashingRelay) -> None:
+    """A configuration that cannot be used, then a good one. AssertionError if either is not seen as what it is."""
+    good = relay.config.read_text()
+    assert not await relay.reload(good.replace("[queue]", "[queues]").replace("queue = {", "queues = {"))
+    assert await relay.reload(good)
+
+
 async def _let_in(gate: asyncio.Semaphore, messages: int, seconds: float) -> None:
     """New messages come all the time that a life lasts: its end is amid some."""
     until = time.monotonic() + seconds
@@ -129,14 +138,14 @@ async def _let_in(gate: asyncio.Semaphore, messages: int, seconds: float) -> Non
         await asyncio.sleep(max(0.0, (until - time.monotonic()) / number))
 
 
-async def emptied(relay: CrashingRelay, hop: HostileHop) -> None:
+async def _emptied(relay: CrashingRelay, hop: HostileHop) -> None:
     """Until nothing but what is held is in the queue, or nothing has moved for PATIENCE."""
     moved, last = time.monotonic(), (-1, -1)
     while time.monotonic() < moved + PATIENCE:
-        states = relay.states()
-        if states.total() == states["held"]:
+        found = states(relay.data)
+        if found.total() == found["held"]:
             return
-        now = (states.total(), len(hop.copies))
+        now = (found.total(), len(hop.copies))
         if now != last:
             moved, last = time.monotonic(), now
         await asyncio.sleep(0.1)

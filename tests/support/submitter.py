@@ -89,7 +89,8 @@ class Submitter:
                 greeting = await connection.reply()
                 if greeting.startswith("220"):
                     connection.send(b"EHLO client.test\r\n")
-                    if (await connection.reply()).startswith("250"):
+                    greeting = await connection.reply()
+                    if greeting.startswith("250"):
                         return connection
                 self.replies[greeting[:3]] += 1
                 connection.close()
