@@ -424,6 +424,7 @@ async def test_memory_is_bounded_and_what_does_not_fit_goes_later(make: Callable
     assert bench.worker._spool.taken <= 100_000
     bench.hop.open.set()
     await bench.until()
+    await bench.idle()
     assert {one.id for one in bench.hop.sent} == ids
     assert bench.hop.most_active <= 3
     assert bench.worker._spool.taken == 0
@@ -437,6 +438,7 @@ async def test_a_message_larger_than_all_the_memory_goes_alone(make: Callable[..
         await bench.put(bench.entry(content=content))
     await bench.passes(1)
     await bench.until()
+    await bench.idle()
     assert sorted(len(one.content) for one in bench.hop.sent) == sorted(map(len, (CONTENT, large, CONTENT, large)))
     assert bench.worker._spool.taken == 0
 
@@ -646,6 +648,7 @@ async def test_a_client_that_is_gone_leaves_no_claim_behind(bench: Bench) -> Non
     await asyncio.gather(keeping, return_exceptions=True)
     await bench.passes(1)
     await bench.until()
+    await bench.idle()
     assert bench.worker._spool.taken == 0
 
 
