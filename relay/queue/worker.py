@@ -1,8 +1,8 @@
 """What takes mail out of the queue: it claims what is due, keeps each hop busy and no busier, and settles.
 
 One loop claims, for all hops; each attempt is a task. A new message whose hop is up need not be read back: it is
-claimed in the commit that keeps it, and goes out from memory. What waits in memory is bounded by `spool` and by
-the window of its hop (`destination.py`); the rest waits in the database alone.
+claimed in the commit that keeps it, and goes out from memory, which halves the work. What waits there is bounded
+(`spool.py`, `destination.py`); the rest waits in the database alone, and takes turns with it.
 
 A message that ended two relays is a suspect. Suspects are tried one at a time, so that no innocent neighbour is
 held for what the other does.
@@ -120,7 +120,7 @@ class Worker:
         size, now = entry.message.size, self._clock.time()
         due = {one.hop for one in entry.recipients if one.state is State.WAITING and one.due <= now}
         later = {one.hop for one in entry.recipients if one.state is State.WAITING and one.due > now}
-        born = {hop for hop in due - later if self._may_be_born(hop) and self._spool.try_take(size)}
+        born = {hop for hop in due - later if self._may_be_born(hop) and self._spool.try_take(hop, size)}
         for hop in born:
             self._destinations[hop].coming += 1
         deliveries: Sequence[Delivery] = ()
@@ -131,8 +131,8 @@ class Worker:
         finally:
             for hop in born:
                 self._destinations[hop].coming -= 1
-            for _ in range(len(born) - len(deliveries)):
-                self._spool.give(size)
+            for hop in born.difference(one.hop for one in deliveries):
+                self._spool.give(hop, size)
         if due - born:
             self._backlog |= due - born
             self._awake.set()
@@ -140,9 +140,7 @@ class Worker:
         return queued(entry.envelope.id)
 
     def _may_be_born(self, hop: str) -> bool:
-        if self._is_stopping or hop not in self._hops():
-            return False
-        return self._destinations[hop].takes_new(self._connections(hop), has_backlog=hop in self._backlog)
+        return not self._is_stopping and hop in self._hops() and self._destinations[hop].takes_new
 
     # --- what is due -----------------------------------------------------------------------------
 
@@ -263,6 +261,8 @@ class Worker:
             destination = self._destinations[one.hop]
             if self._is_stopping or not destination.may_wait(now, self._connections(one.hop)):
                 back.append(one)
+            elif one.message is not None:
+                destination.new.append(one)
             elif not _is_suspect(one):
                 destination.ready.append(one)
             else:
@@ -286,7 +286,7 @@ class Worker:
     async def _attempt(self, delivery: Delivery) -> None:
         size = delivery.queued.size
         if delivery.message is None:
-            await self._spool.take(size)
+            await self._spool.take(delivery.hop, size)
         try:
             hop = self._hops().get(delivery.hop)
             if hop is None or self._is_stopping:
@@ -305,7 +305,7 @@ class Worker:
         except Exception as error:
             self._tell_trouble(error, delivery)
         finally:
-            self._spool.give(size)
+            self._spool.give(delivery.hop, size)
 
     def _ended(self, delivery: Delivery, outcomes: Sequence[Outcome] | None) -> None:
         """What an attempt says of its hop; there is room for the next one. None: it says nothing."""
@@ -342,7 +342,7 @@ class Worker:
             if one is self._suspect:
                 self._suspect = None
             if one.message is not None:
-                self._spool.give(one.queued.size)
+                self._spool.give(one.hop, one.queued.size)
         with contextlib.suppress(NotKept):  # as above
             await self._attempts.give_back(deliveries)
 
