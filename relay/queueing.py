@@ -23,6 +23,7 @@ from relay.config.hop import HopKind
 from relay.config.models import Config
 from relay.edit.sign import Signer
 from relay.envelope import Envelope
+from relay.errors import ConfigError
 from relay.fact import Fact, Record
 from relay.forward.route import choose
 from relay.outcome import NextHop
@@ -39,6 +40,7 @@ from relay.queue.store import Store
 from relay.queue.worker import Worker
 
 FILE_NAME = "queue.db"  # in the data folder
+LOCK_PATIENCE = 2.0  # seconds: a `relay queue` that changes something is about to let it go
 INBOX_AT_ONCE = 100  # deliveries to our own store, which commits them together
 
 _WAKE_REPORTER = frozenset(("queue.failed", "queue.kept"))  # a first attempt may have left some to report
@@ -100,7 +102,7 @@ class Queueing:
         """Lock, migrate, repair. `close` is due in any case. Raises ConfigError."""
         self._is_open = True
         if self._lock is not None:
-            self._lock.acquire()
+            await self._acquire(self._lock)
         await self.store.open(is_supervisor=True)
 
     async def start(self) -> None:
@@ -132,6 +134,16 @@ class Queueing:
         await self.store.close()
         if self._lock is not None:
             self._lock.release()
+
+    async def _acquire(self, lock: Lock) -> None:
+        until = self._clock.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                return lock.acquire()
+            except ConfigError:
+                if self._clock.monotonic() >= until:
+                    raise
+            await self._clock.sleep(0.1)
 
     def _tell(self, fact: Fact) -> None:
         self._record(fact)
