@@ -16,10 +16,13 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from relay.clock import Clock
+from relay.errors import MalformedMessage
 from relay.fact import Fact, Record
+from relay.message import CHUNK, Message
 from relay.outcome import NextHop, Outcome
 from relay.queue.attempt import Attempts
 from relay.queue.destination import CONNECTIONS, Change, Destination, Destinations
@@ -136,7 +139,7 @@ class Worker:
         if due - born:
             self._backlog |= due - born
             self._awake.set()
-        await self._take(deliveries)
+        await self._take(deliveries, are_new=True)
         return queued(entry.envelope.id)
 
     def _may_be_born(self, hop: str) -> bool:
@@ -212,7 +215,7 @@ class Worker:
                 self._backlog.add(hop)
             if not any(map(_is_suspect, answer)):
                 self._suspicious.discard(hop)
-        await self._take(claimed)
+        await self._take(await self._read_small(claimed))
         if troubles:
             raise troubles[0]
         return bool(claimed)
@@ -254,14 +257,31 @@ class Worker:
 
     # --- attempts --------------------------------------------------------------------------------
 
-    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+    async def _read_small(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """With the content of small messages, which are read together: each by itself costs as much as all the rest."""
+        small = [
+            one for one in deliveries if one.queued.size <= CHUNK and self._spool.try_take(one.hop, one.queued.size)
+        ]
+        contents: dict[str, bytes] = {}
+        if small:
+            with contextlib.suppress(NotKept):  # the attempt itself asks again
+                contents = await self._store.contents({one.queued.envelope.id for one in small})
+        read = {}
+        for one in small:
+            try:
+                read[id(one)] = replace(one, message=Message.parse(contents[one.queued.envelope.id]))
+            except (KeyError, MalformedMessage):  # told by the attempt
+                self._spool.give(one.hop, one.queued.size)
+        return [read.get(id(one), one) for one in deliveries]
+
+    async def _take(self, deliveries: Sequence[Delivery], *, are_new: bool = False) -> None:
         """What was claimed waits for its turn, or goes back."""
         back, suspect, now = [], None, self._clock.monotonic()
         for one in deliveries:
             destination = self._destinations[one.hop]
             if self._is_stopping or not destination.may_wait(now, self._connections(one.hop)):
                 back.append(one)
-            elif one.message is not None:
+            elif are_new:
                 destination.new.append(one)
             elif not _is_suspect(one):
                 destination.ready.append(one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -463,6 +463,27 @@ async def test_new_mail_does_not_starve_what_waits(make: Callable[..., Bench]) -
 
     await asyncio.wait_for(newcomers(), PATIENCE)
     await bench.until()
+
+
+async def test_small_messages_that_waited_are_read_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents, read = bench.store.contents, list[int]()
+
+    async def counted(ids: Collection[str]) -> dict[str, bytes]:
+        read.append(len(ids))
+        return await contents(ids)
+
+    async def alone(id: str) -> bytearray | None:
+        raise AssertionError(f"{id} was read alone")
+
+    monkeypatch.setattr(bench.store, "contents", counted)
+    monkeypatch.setattr(bench.store, "content", alone)
+    ids = {await bench.put() for _ in range(40)}
+    bench.worker._destinations["next"].window = 20
+    await bench.passes(1)
+    await bench.until()
+    assert {(one.id, one.content) for one in bench.hop.sent} == {(id, CONTENT) for id in ids}
+    assert sum(read) == 40
+    assert len(read) < 20
 
 
 # --- crashes -------------------------------------------------------------------------------------
