@@ -67,7 +67,7 @@ class Worker:
         self._backlog: set[str] = set()  # hops for which something in the database is due, as far as we know
         self._suspect: Delivery | None = None
         self._suspicious: set[str] = set()  # hops where the next one may be a suspect
-        self._known: set[str] = set()  # names of hops, when it was last looked for unknown ones
+        self._seen: dict[str, NextHop] = {}  # the hops, when it was last looked
         self._unknown: set[str] = set()
         self._look_at = self._expire_at = 0.0  # monotonic: when to ask the database again
         self._drift = clock.time() - clock.monotonic()
@@ -106,11 +106,14 @@ class Worker:
 
     def flush(self, hop: str) -> None:
         """Try a hop again that was found down."""
-        destination = self._destinations[hop]
-        if destination.is_down:
-            destination.forget()
-            self._record(Fact("queue.up", "", {"hop": hop, "cause": "flushed"}))
+        self._forget(hop, "flushed")
         self.wake()
+
+    def _forget(self, hop: str, cause: str) -> None:
+        if self._destinations[hop].is_down:
+            self._destinations[hop].forget()
+            self._backlog.add(hop)
+            self._record(Fact("queue.up", "", {"hop": hop, "cause": cause}))
 
     def is_down(self, hop: str) -> bool:
         """It took no connection lately, and it is not yet time to try it again."""
@@ -151,7 +154,7 @@ class Worker:
         while not self._is_stopping:
             self._awake.clear()
             try:
-                await self._find_unknown()
+                await self._notice_hops()
                 await self._look()
                 while not self._is_stopping and await self._claim():  # what is claimed too late goes back, due
                     pass
@@ -237,14 +240,17 @@ class Worker:
             await asyncio.gather(*(self._attempts.expire(one, self._destinations[one.hop].said) for one in over))
             is_more = bool(over) and len(found) >= EXPIRED_AT_ONCE
 
-    async def _find_unknown(self) -> None:
-        """Tell, once, of hops that mail waits for and the configuration has no more."""
-        known = set(self._hops())
-        if known != self._known:
-            unknown = {one.hop for one in await self._store.depth() if one.state is State.WAITING} - known
-            for hop in sorted(unknown - self._unknown):
-                self._record(Fact("queue.unknown_hop", "", {"hop": hop}, "warning"))
-            self._known, self._unknown = known, unknown
+    async def _notice_hops(self) -> None:
+        """At the start, and when a reload has made others: one that was down may be mended, one may be gone."""
+        hops = dict(self._hops())
+        if hops == self._seen:
+            return
+        unknown = {one.hop for one in await self._store.depth() if one.state is State.WAITING} - hops.keys()
+        for hop in sorted(unknown - self._unknown):  # told once
+            self._record(Fact("queue.unknown_hop", "", {"hop": hop}, "warning"))
+        for hop in hops:
+            self._forget(hop, "reloaded")
+        self._seen, self._unknown = hops, unknown
 
     def _connections(self, hop: str) -> int:
         return self._limits().get(hop, CONNECTIONS)

@@ -367,6 +367,17 @@ async def test_it_is_tried_at_once_when_an_operator_says_so(bench: Bench) -> Non
     assert bench.values("queue.up") == [{"hop": "next", "cause": "flushed"}]
 
 
+async def test_it_is_tried_at_once_when_a_reload_has_made_another_of_it(bench: Bench) -> None:
+    bench.hop.answer = unreachable
+    for _ in range(3):
+        await bench.keep()
+    await bench.idle()
+    bench.hops["next"] = ScriptedHop()
+    bench.worker.wake()
+    await bench.until(waiting=2)
+    assert bench.values("queue.up") == [{"hop": "next", "cause": "reloaded"}]
+
+
 async def test_whose_time_is_over_fails_though_his_hop_is_never_asked_again(bench: Bench) -> None:
     bench.hop.answer = unreachable
     ids = [await bench.keep() for _ in range(10)]
