@@ -15,7 +15,7 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.address import Address
 from relay.clock import Clock
@@ -57,6 +57,14 @@ class Current(Protocol):
     def signer(self) -> Signer: ...
 
 
+class _Derived(NamedTuple):
+    """limits: connections that the worker may have to each hop, by name."""
+
+    config: Config
+    schedule: Schedule
+    limits: Mapping[str, int]
+
+
 class Queueing:
     """now: what is in force. `worker` takes new messages; `store` is what `relay queue` looks into."""
 
@@ -69,8 +77,8 @@ class Queueing:
         self.worker = Worker(
             self.store,
             lambda: now().hops,
-            self._limits,
-            lambda: Schedule.of(now().config.queue, now().config.bounce),
+            lambda: self._derived().limits,
+            lambda: self._derived().schedule,
             clock,
             self._tell,
             random.random,
@@ -95,6 +103,7 @@ class Queueing:
         )
         self._control = Control(config.data / SOCKET, commands, self._tell)
         self._depth: asyncio.Task[None] | None = None
+        self._made: _Derived | None = None
         self._is_open = False
         self._clock = clock
 
@@ -150,10 +159,14 @@ class Queueing:
         if fact.event in _WAKE_REPORTER:
             self._reporter.wake()
 
-    def _limits(self) -> Mapping[str, int]:
+    def _derived(self) -> _Derived:
+        """Asked several times a message, and made once a configuration."""
         config = self._now().config
-        kept = HopKind.INBOX
-        return {name: INBOX_AT_ONCE if hop.kind is kept else hop.connections for name, hop in config.hop.items()}
+        if self._made is None or self._made.config is not config:
+            kept = HopKind.INBOX
+            limits = {name: INBOX_AT_ONCE if hop.kind is kept else hop.connections for name, hop in config.hop.items()}
+            self._made = _Derived(config, Schedule.of(config.queue, config.bounce), limits)
+        return self._made
 
     def _route(self, envelope: Envelope, recipient: Address) -> str | None:
         config = self._now().config
