@@ -20,7 +20,7 @@ CHECKS = {
     "R1": Check(
         "crash ledger: kill -9 amid submissions, a hostile next hop",
         ("tests/peers/test_queue_crash.py", "tests/flows/test_queue_ledger.py"),
-        "first_retry 200 ms, max_retry 1 s; the 5xx come at RCPT and at the dot; queue.crashes 50, "
+        "first_retry 200 ms, max_retry 2 s; the 5xx come at RCPT and at the dot; queue.crashes 50, "
         "so that none is held for the many kills it was in",
     ),
     "R2": Check(
