@@ -7,7 +7,6 @@ once it has taken PATIENCE times what its rounds should: a slow peer gets fewer 
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -49,8 +48,7 @@ def contestants(peers: Sequence[Peer], task: Task, table: Table) -> Iterator[lis
             try:
                 running = stack.enter_context(peer.start(replace(task, sink=sink.port), own))
             except (LeftOut, AssertionError, pytest.skip.Exception) as reason:
-                table.left_out[peer.name] = str(reason)
-                print(f"left out: {peer.name}: {reason}", file=sys.stderr)
+                table.leave_out(peer.name, reason)
                 continue
             started.append(Contestant(peer.name, running, sink))
         yield started
@@ -62,28 +60,30 @@ def compare(
     options: Options,
     table: Table,
     values: Callable[[Sent, Contestant], dict[str, float]] | None = None,
-    prefix: str = "",
+    begin: Callable[[Contestant], None] = lambda one: None,
 ) -> None:
-    """Fill the table: a row for each load and contestant. values: of a round, for the table's metrics."""
+    """Fill the table: a row for each load and contestant. begin: before a round; values: after it, for the table."""
     values = values or rates
+    failed: set[str] = set()
     counts: dict[tuple[Load, str], int] = {}
     spent: dict[tuple[Load, str], float] = {}
     for number in range(options.rounds):
         for load in loads:
             for one in found:
                 cell = load, one.name
-                if one.name in table.left_out or spent.get(cell, 0) > PATIENCE * options.rounds * options.seconds:
+                if one.name in failed or spent.get(cell, 0) > PATIENCE * options.rounds * options.seconds:
                     continue
                 try:
                     if number == 0:
                         counts[cell] = _count(load, one, options)
+                    begin(one)
                     sent = send(load, one.running.port, one.sink, one.running.pids, counts[cell])
                 except Failed as reason:
-                    table.left_out[one.name] = f"{prefix}{load.case}: {reason}"
-                    print(f"left out: {one.name}: {reason}", file=sys.stderr)
+                    failed.add(one.name)
+                    table.leave_out(one.name, f"{load.case}: {reason} ({one.running.trouble()})")
                     continue
                 spent[cell] = spent.get(cell, 0) + sent.seconds
-                table.add(prefix + load.case, one.name, **values(sent, one))
+                table.add(load.case, one.name, **values(sent, one))
 
 
 def rates(sent: Sent, one: Contestant) -> dict[str, float]:
@@ -95,7 +95,7 @@ def rates(sent: Sent, one: Contestant) -> dict[str, float]:
 
 def _count(load: Load, one: Contestant, options: Options) -> int:
     """Messages that take about `options.seconds`; at least one for each session."""
-    few = max(load.sessions, 10)
+    few = max(load.sessions, 10 if load.octets < 100_000 else 1)
     first = send(load, one.running.port, one.sink, one.running.pids, few)
     if first.delivered * options.seconds > 2 * few:  # too quick to tell: half a round tells
         few = min(int(first.delivered * options.seconds / 2), MOST)

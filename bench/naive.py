@@ -1,7 +1,7 @@
 """A relay as tutorials write it: aiosmtpd's Controller, aiosmtplib.send, dkimpy and authheaders, on asyncio's loop.
 
-`python -m bench.naive PORT SINK plain|sign|gateway KEY [CERTIFICATE KEY]`. It is a peer of the workloads, not an example to follow:
-signing and checking hold the event loop, and each message opens a connection of its own to the next hop.
+`python -m bench.naive PORT SINK plain|sign|gateway KEY [CERTIFICATE KEY]`. It is a peer of the workloads, not an
+example to follow: signing and checking hold the event loop, and each message opens a connection of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Handler:
     def __init__(self, sink: int, work: Work, key: bytes, tls: bool) -> None:
         self.sink, self.work, self.key, self.tls = sink, work, key, tls
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         content = bytes(envelope.content or b"")
         if self.work is Work.SIGN:
             content = dkim.sign(content, SELECTOR.encode(), b"example.org", self.key) + content

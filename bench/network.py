@@ -38,4 +38,4 @@ def enter(arguments: list[str]) -> None:
             sys.exit(f"{program} is not installed: apt install {package}")
     os.environ[_INSIDE] = "yes"
     again = [sys.executable, "-m", "bench", *arguments]
-    os.execvp("unshare", ["unshare", "--net", "--mount", "sh", "-c", _SCRIPT, "sh", *again])  # noqa: S606, S607
+    os.execvp("unshare", ["unshare", "--net", "--mount", "sh", "-c", _SCRIPT, "sh", *again])

@@ -41,7 +41,7 @@ def running_site() -> Iterator[Site]:
     """The files, and Knot on port 53, until the block ends."""
     key = SigningKey("example.org", SELECTOR, Algorithm.RSA, rsa.generate_private_key(65537, 2048))
     with open_folder("bench") as folder, running_knot(_zones(dns_record(key)), port=53):
-        site = Site(folder, folder / "key.pem", make_certificates(folder), folder / "mail", folder / "signed")
+        site = Site(folder, folder / "dkim.pem", make_certificates(folder), folder / "mail", folder / "signed")
         site.key.touch(mode=0o600)
         site.key.write_bytes(key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         mail = message(OCTETS)

@@ -27,13 +27,19 @@ class Table:
     about: str
     metrics: tuple[Metric, ...]
     rows: dict[tuple[str, str], dict[str, list[float]]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # peer → reasons
 
     def add(self, case: str, peer: str, **values: float) -> None:
         """The results of one round."""
         row = self.rows.setdefault((case, peer), {})
         for name, value in values.items():
             row.setdefault(name, []).append(value)
+
+    def leave_out(self, peer: str, reason: object) -> None:
+        """The peer has no figures, or not all of them, for this reason."""
+        reasons = self.left_out.setdefault(peer, [])
+        if str(reason) not in reasons:
+            reasons.append(str(reason))
 
     def ratio(self, case: str, peer: str) -> float | None:
         """The relay's median of the first metric, divided by the peer's."""
@@ -60,8 +66,8 @@ class Table:
                 cell = f"{statistics.median(values[metric.name]):.{metric.digits}f}" if metric.name in values else "–"
                 line += f"{cell:>16}"
             yield line
-        for peer, reason in self.left_out.items():
-            yield f"left out: {peer}: {reason}"
+        for peer, reasons in self.left_out.items():
+            yield from (f"left out: {peer}: {reason}" for reason in reasons)
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -12,14 +12,14 @@ from bench.peers.peer import LeftOut, Peer, Running, Task, Work
 from tests.support.peers import free_port, listens, require, running, wait_until
 
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "relay-bench" / "haraka"
-INSTALL = f"npm install --omit=optional --prefix {FOLDER} haraka@3.1"
+INSTALL = f"npm install --omit=optional --prefix {FOLDER} haraka"
 
 
 @contextmanager
 def _running(task: Task, folder: Path) -> Iterator[Running]:
     if task.work is not Work.PLAIN or task.tls or task.queue:
         raise LeftOut("the bench sets it up for plain mail only")
-    program = FOLDER / "node_modules" / "Haraka" / "bin" / "haraka"
+    program = FOLDER / "node_modules" / "haraka" / "bin" / "haraka"
     if not program.exists():
         raise LeftOut(f"not installed: {INSTALL}")
     node = require("node", "nodejs")
@@ -39,7 +39,7 @@ def _running(task: Task, folder: Path) -> Iterator[Running]:
         (conf / name).write_text(text)
     with running([node, str(program), "-c", str(folder)], log=folder / "log", ports=[]) as process:
         wait_until("Haraka listens", lambda: listens(port, HOST))
-        yield Running(port, (process.pid,))
+        yield Running(port, (process.pid,), folder / "log")
 
 
 haraka = Peer("Haraka", _running)

@@ -26,7 +26,7 @@ def _running(task: Task, folder: Path) -> Iterator[Running]:
         command += [str(certificates.chain), str(certificates.key)]
     with running(command, log=folder / "log", ports=[]) as process:
         wait_until("the naive relay listens", lambda: process.poll() is not None or listens(port, HOST))
-        yield Running(port, (process.pid,))
+        yield Running(port, (process.pid,), folder / "log")
 
 
 naive = Peer("naive Python", _running)

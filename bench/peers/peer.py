@@ -46,10 +46,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """port: on HOST. pids: of its processes; their descendants are its own too."""
+    """port: on HOST. pids: of its processes; their descendants are its own too. log: a file it writes, if any."""
 
     port: int
     pids: tuple[int, ...]
+    log: Path | None = None
+
+    def trouble(self) -> str:
+        """The last line of its log that tells of some, empty if none does."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log else []
+        words = ("warning", "error", "fatal", "reject")
+        return next((line[-300:] for line in reversed(lines) if any(word in line.lower() for word in words)), "")
 
 
 @dataclass(frozen=True, slots=True)

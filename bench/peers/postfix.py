@@ -20,7 +20,7 @@ from bench.peers.peer import LeftOut, Peer, Running, Task, Work
 from tests.support.peers import free_port, listens, require, running, wait_until
 
 HOSTNAME = "mail.example.com"
-RAM = Path("/dev/shm")  # noqa: S108
+RAM = Path("/dev/shm")
 
 _MAIN = """\
 compatibility_level = 3.6
@@ -104,7 +104,7 @@ def _running(task: Task, folder: Path, *, ram: bool = False, proxy: bool = False
         command = [f"{daemons.stdout.strip()}/master", "-c", str(conf), "-d"]
         process = stack.enter_context(running(command, log=folder / "log", ports=[]))
         wait_until("Postfix listens", lambda: listens(port, HOST))
-        yield Running(port, (process.pid, *pids))
+        yield Running(port, (process.pid, *pids), folder / "log")
 
 
 def _main(task: Task, folder: Path, milters: Sequence[str], proxy: bool) -> str:

@@ -52,7 +52,7 @@ def _running(task: Task, folder: Path) -> Iterator[Running]:
             relay = stack.enter_context(running_relay(folder, tables(task)))
         except AssertionError as error:
             raise LeftOut(f"it did not start: {_reason(str(error))}") from None
-        yield Running(relay.ports["bench"], (relay.process.pid,))
+        yield Running(relay.ports["bench"], (relay.process.pid,), folder / "relay.log")
 
 
 def _reason(text: str) -> str:

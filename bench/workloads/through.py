@@ -25,7 +25,9 @@ def through(
     """20 sessions; in full also 1 and 100."""
     table = Table(name, about, METRICS)
     loads = [
-        Load(sessions, reuse, mail) for sessions in ((20,) if options.quick else (1, 20, 100)) for reuse in (False, True)
+        Load(sessions, reuse, mail)
+        for sessions in ((20,) if options.quick else (1, 20, 100))
+        for reuse in (False, True)
     ]
     with contestants(peers, Task(work, site, 0, workers=options.workers), table) as found:
         compare(found, loads, options, table)

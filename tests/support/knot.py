@@ -13,7 +13,7 @@ Zone = Mapping[str, Sequence[str]]
 
 @contextmanager
 def running_knot(zones: Mapping[str, Zone], port: int = 0) -> Iterator[int]:
-    """Serve `zones` (by name, without the final dot) over UDP and TCP on 127.0.0.1; yields the port, a free one for 0."""
+    """Serve `zones` (named without the final dot) on 127.0.0.1 over UDP and TCP; yields the port, for 0 a free one."""
     program = require("knotd", "knot")
     with open_folder("knot") as folder:
         port = port or free_port()
