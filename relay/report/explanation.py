@@ -7,18 +7,37 @@ a message of last week and one verified now are explained by the same words.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from relay.decide.policy import Decision
 from relay.verdict import Verdicts
 
+_SCALARS = (str, int, float)
+
 
 def facts(verdicts: Verdicts) -> dict[str, Any]:
     """The verdicts as JSON-able values, named as in `relay/verdict.py`; addresses as text."""
-    values = asdict(verdicts)
+    values: dict[str, Any] = _plain(verdicts)
     values["iprev"]["ip"] = str(verdicts.iprev.ip)
     return values
+
+
+def _plain(value: Any) -> Any:
+    """`dataclasses.asdict` without its copies of what cannot change: every message of a gateway comes by here."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if names := _names(type(value)):
+        return {
+            name: inner if isinstance(inner := getattr(value, name), _SCALARS) else _plain(inner) for name in names
+        }
+    return value
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def brief(verdicts: Verdicts) -> dict[str, object]:

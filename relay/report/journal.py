@@ -44,7 +44,7 @@ CREATE TABLE fact (
 CREATE INDEX fact_by_id ON fact (id);
 CREATE INDEX fact_by_time ON fact (event, time);
 """
-_AT_ONCE = 1000  # rows of one INSERT; SQLite takes 32,766 values, so 6,553 rows
+_AT_ONCE = 250  # rows of one INSERT
 _INSERT = "INSERT INTO fact (time, id, event, level, facts) VALUES "
 _SWEEP = "DELETE FROM fact WHERE time < ?"
 _STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY number"
@@ -119,7 +119,8 @@ class Journal:
     def _connect(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.touch(mode=0o600)
-        database = sqlite3.connect(self._path, check_same_thread=False, timeout=5)
+        # Each number of rows is a statement of its own: few are worth keeping.
+        database = sqlite3.connect(self._path, check_same_thread=False, timeout=5, cached_statements=4)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")  # in WAL mode: a sync at checkpoints only, and no damage
         (version,) = database.execute("PRAGMA user_version").fetchone()
