@@ -96,8 +96,8 @@ def rates(sent: Sent, one: Contestant) -> dict[str, float]:
 def _count(load: Load, one: Contestant, options: Options) -> int:
     """Messages that take about `options.seconds`; at least one for each session."""
     few = max(load.sessions, 10 if load.octets < 100_000 else 1)
-    first = send(load, one.running.port, one.sink, one.running.pids, few)
-    if first.delivered * options.seconds > 2 * few:  # too quick to tell: half a round tells
-        few = min(int(first.delivered * options.seconds / 2), MOST)
+    while True:
         first = send(load, one.running.port, one.sink, one.running.pids, few)
-    return max(load.sessions, min(int(first.delivered * options.seconds), MOST))
+        if first.seconds > options.seconds / 3 or few == MOST:
+            return max(load.sessions, min(int(first.delivered * options.seconds), MOST))
+        few = min(max(2 * few, int(first.delivered * options.seconds / 2)), MOST)  # too few to tell

@@ -12,7 +12,7 @@ RELAY = "relay"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """name: in JSON, with its unit. heading: of the column. goal figures are the reader's to compare."""
+    """name: in JSON, with its unit. heading: of the column."""
 
     name: str
     heading: str
@@ -53,7 +53,9 @@ class Table:
         cases = max([4, *(len(case) for case, _ in self.rows)]) + 2
         peers = max([4, *(len(peer) for _, peer in self.rows)]) + 2
         first, *others = self.metrics
-        heading = f"{'':{cases}}{'':{peers}}{first.heading:>12}{'spread':>16}{'relay ÷ it':>12}"
+        compared = any(peer == RELAY for _, peer in self.rows)
+        heading = f"{'':{cases}}{'':{peers}}{first.heading:>12}{'spread':>16}"
+        heading += f"{'relay ÷ it':>12}" if compared else ""
         yield heading + "".join(f"{metric.heading:>16}" for metric in others)
         for case, peer in sorted(self.rows, key=lambda row: list(dict.fromkeys(c for c, _ in self.rows)).index(row[0])):
             values = self.rows[case, peer]
@@ -61,7 +63,7 @@ class Table:
             spread = f"{min(found):.{first.digits}f}-{max(found):.{first.digits}f}"
             ratio = self.ratio(case, peer)
             line = f"{case:{cases}}{peer:{peers}}{statistics.median(found):12.{first.digits}f}{spread:>16}"
-            line += f"{ratio:12.2f}" if ratio else " " * 12
+            line += f"{ratio:12.2f}" if ratio else " " * (12 * compared)
             for metric in others:
                 cell = f"{statistics.median(values[metric.name]):.{metric.digits}f}" if metric.name in values else "–"
                 line += f"{cell:>16}"

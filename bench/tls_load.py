@@ -2,7 +2,8 @@
 
 `python -m bench.tls_load sink PORT CHAIN KEY` counts on standard output as `smtp-sink -c` does;
 `python -m bench.tls_load source PORT SESSIONS COUNT OCTETS [reuse]` sends as smtp-source does, each mail in one
-write after the 354. Both are as small as they can be: they run beside what is measured.
+write after the 354, and prints when it began (perf_counter). Both are as small as they can be: they run beside
+what is measured.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
+import time
 
 import uvloop
 
@@ -91,6 +93,7 @@ class Source:
 async def source(port: int, sessions: int, count: int, octets: int, reuse: bool) -> None:
     content = message(octets).replace(b"\n", b"\r\n") + b".\r\n"
     load = Source(port, count, content, reuse)
+    print(time.perf_counter())
     await asyncio.gather(*(load.session() for _ in range(sessions)))
 
 

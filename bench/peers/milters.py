@@ -109,3 +109,4 @@ def _running(name: str, options: list[str], text: str, folder: Path) -> Iterator
     with running([program, *options, str(configuration)], log=folder / f"{name}.log", ports=[]) as process:
         wait_until(f"{name} listens", socket.exists)
         yield Milter(socket, process.pid)
+        process.kill()  # it has nothing to lose, and libmilter takes five seconds to end in order

@@ -1,6 +1,6 @@
 """Scaling: W3 on reused connections by 1, 2, 4 and 8 workers of the relay.
 
-A row is the relay with so many; the ratio column has nothing to divide by. CPU for a mail should stay flat.
+CPU for a mail should stay flat.
 """
 
 from __future__ import annotations
