@@ -25,10 +25,8 @@ def problem(content: Content) -> Reply | None:
     """NUL, bare CR or bare LF in `content`, None if there is none. Three scans at memory speed."""
     if 0 in content:
         return reply.NUL_OCTET
-    pairs = content.count(b"\r\n")
-    if content.count(b"\r") != pairs or content.count(b"\n") != pairs:
-        return reply.BARE_NEWLINE
-    return None
+    newlines = len(content) - len(content.translate(None, b"\r\n"))  # quicker than to count CR and LF
+    return None if newlines == 2 * content.count(b"\r\n") else reply.BARE_NEWLINE
 
 
 def normalize(content: Content) -> bytearray:
