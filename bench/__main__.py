@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> int:
     names = options.names or [*WORKLOADS, *PIECES]
     if any(name in (*WORKLOADS, "proof") for name in names):
         network.enter(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # peers end with their blocks
     text = sys.stderr if options.json == "-" else sys.stdout
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

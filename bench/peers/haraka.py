@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ def _running(task: Task, folder: Path) -> Iterator[Running]:
     node = require("node", "nodejs")
     port = free_port()
     conf = folder / "config"
-    conf.mkdir()
+    subprocess.run([node, str(program), "-i", str(folder)], check=True, capture_output=True)
     files = {
         "smtp.ini": f"listen={HOST}:{port}\nnodes=0\n",
         "me": "mail.example.com\n",
@@ -33,10 +34,11 @@ def _running(task: Task, folder: Path) -> Iterator[Running]:
         "plugins": "rcpt_to.in_host_list\nqueue/smtp_forward\n",
         "smtp_forward.ini": f"host=127.0.0.1\nport={task.sink}\nenable_outbound=false\nmax_connections=100\n",
         "log.ini": "level=WARN\n",
-        "databytes": "50000000\n",
     }
     for name, text in files.items():
         (conf / name).write_text(text)
+    stock = (conf / "connection.ini").read_text()
+    (conf / "connection.ini").write_text(stock.replace("bytes=26214400", "bytes=50000000"))
     with running([node, str(program), "-c", str(folder)], log=folder / "log", ports=[]) as process:
         wait_until("Haraka listens", lambda: listens(port, HOST))
         yield Running(port, (process.pid,), folder / "log")
