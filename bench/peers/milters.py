@@ -28,17 +28,9 @@ Mode v
 AuthservID {hostname}
 AlwaysAddARHeader yes
 InternalHosts {hosts}
-ResolverConfiguration {resolver}
+Nameservers 127.0.0.1
 Socket local:{socket}
 UMask 000
-"""
-_RESOLVER = """\
-server:
-  do-not-query-localhost: no
-  module-config: "iterator"
-forward-zone:
-  name: "."
-  forward-addr: 127.0.0.1@53
 """
 _DMARC = """\
 AuthservID {hostname}
@@ -75,10 +67,10 @@ def opendkim_signer(site: Site, folder: Path) -> Iterator[Milter]:
 
 @contextmanager
 def opendkim_verifier(folder: Path, hostname: str) -> Iterator[Milter]:
-    hosts, resolver = folder / "trusted-hosts", folder / "unbound.conf"
+    """With `ResolverConfiguration` instead of `Nameservers`, OpenDKIM 2.11 crashes in libunbound under 20 sessions."""
+    hosts = folder / "trusted-hosts"
     hosts.write_text(f"{_NOBODY}\n")
-    resolver.write_text(_RESOLVER)
-    text = _VERIFIER.format(hostname=hostname, hosts=hosts, resolver=resolver, socket=folder / "opendkim.sock")
+    text = _VERIFIER.format(hostname=hostname, hosts=hosts, socket=folder / "opendkim.sock")
     with _running("opendkim", ["-f", "-x"], text, folder) as milter:
         yield milter
 
