@@ -53,10 +53,12 @@ class Running:
     log: Path | None = None
 
     def trouble(self) -> str:
-        """The last line of its log that tells of some, empty if none does."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log else []
-        words = ("warning", "error", "fatal", "reject")
-        return next((line[-300:] for line in reversed(lines) if any(word in line.lower() for word in words)), "")
+        """The last line of its log that tells of some, the gravest kind first; empty if none does."""
+        lines = self.log.read_text(errors="replace").splitlines()[::-1] if self.log else []
+        grave = (
+            line[-300:] for word in ("panic", "fatal", "warning", "error") for line in lines if word in line.lower()
+        )
+        return next(grave, "no trouble in its log")
 
 
 @dataclass(frozen=True, slots=True)
