@@ -6,7 +6,7 @@ a message of last week and one verified now are explained by the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -28,7 +28,7 @@ def _plain(value: Any) -> Any:
     """`dataclasses.asdict` without its copies of what cannot change: every message of a gateway comes by here."""
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
-    if names := _names(type(value)):
+    if names := _names(value.__class__):
         return {
             name: inner if isinstance(inner := getattr(value, name), _SCALARS) else _plain(inner) for name in names
         }
@@ -36,7 +36,7 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
+def _names(kind: Hashable) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
