@@ -31,9 +31,7 @@ RESULTS = b"Authentication-Results: %s\r\n"  # the field around its value
 
 # What RFC 2045 §5.1 calls a token, and an address or `@domain` made of such (RFC 8601 §2.2, pvalue; §3.5 of
 # RFC 6376 for domain-name: labels of letters, digits and hyphens).
-_BARE = re.compile(
-    r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+\Z|[A-Za-z0-9!#$%&'*+.^_`{|}~-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\Z"
-)
+_BARE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+\Z|[A-Za-z0-9!#$%&'*+.^_`{|}~-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\Z")
 _PRINTABLE = re.compile(r"[ -~]*\Z")
 
 

@@ -29,9 +29,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     if names := _names(value.__class__):
-        return {
-            name: inner if isinstance(inner := getattr(value, name), _SCALARS) else _plain(inner) for name in names
-        }
+        return {name: inner if isinstance(inner := getattr(value, name), _SCALARS) else _plain(inner) for name in names}
     return value
 
 
