@@ -30,6 +30,7 @@ PIECES = {
     "sign": "what a DKIM signature costs, in the event loop and in threads",
     "proof": "whether each peer does the work of W2 and W3: what it adds to a mail",
     "verify": "what verifying one RSA-2048 signature costs, beside the bare arithmetic and beside dkimpy",
+    "waiting": "a relay with 100,000 messages in its queue: start, memory, answers to `relay queue`",
 }
 
 

@@ -18,6 +18,7 @@ VERBS = {
     "sign": "sign a message file with DKIM",
     "keys": "make DKIM keys, list them, print their DNS records",
     "inbox": "list, show and delete what the inbox holds",
+    "queue": "see what mail waits and why; try it now, hold, release or drop it",
     "password": "make the hash of a password for the login file",
     "readyz": "ask a running relay whether it is ready (for health checks)",
 }

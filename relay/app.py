@@ -8,6 +8,7 @@ that `/readyz` says 503 for as long as the relay drains.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from relay.address import domain_key
 from relay.clock import Clock
 from relay.config.hop import HopKind
 from relay.config.models import Config, Role
+from relay.decide.duplicates import Duplicates
 from relay.decide.rate import Rates
 from relay.decide.recipients import Recipients, read_recipients
 from relay.decide.verification import Verification
@@ -26,12 +28,15 @@ from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 from relay.forward.deliver import SmtpHop
 from relay.forward.remembered import Remembered
+from relay.forward.route import INBOX
 from relay.gateway import Gateway
-from relay.inbox.store import FILE_NAME as INBOX
+from relay.handover import Handover
+from relay.inbox.store import FILE_NAME as INBOX_FILE
 from relay.inbox.store import Inbox
 from relay.outcome import NextHop
 from relay.pipeline import Pipeline
 from relay.publish.keys import make_missing_keys
+from relay.queueing import Queueing
 from relay.report.journal import FILE_NAME as JOURNAL
 from relay.report.journal import Journal
 from relay.resolver import Resolver
@@ -40,7 +45,8 @@ from relay.watch.metrics import Metrics
 from relay.watch.web import Web
 
 _PROBE = 2.0  # seconds that a start or reload waits to hear what next hops take
-_FIXED = ("data", "dns", "inbox", "journal", "web")  # what is opened once: a reload that changes it is refused
+# What is opened once: a reload that changes it is refused.
+_FIXED = ("data", "dns", "duplicates", "inbox", "journal", "queue", "web")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +56,7 @@ class Generation:
     config: Config
     hops: Mapping[str, NextHop]
     logins: Logins | None
+    signer: Signer
     pipeline: Pipeline
 
     async def probe(self) -> None:
@@ -85,13 +92,15 @@ class App:
         self._metrics = Metrics()
         self._remembered, self._rates = Remembered(clock), Rates(clock, self.record)
         self._verification = Verification(clock, self.record)
+        self._duplicates = Duplicates(clock, config.duplicates.keep)
         self._ready = False
         self._before: dict[Generation, asyncio.Task[None]] = {}  # generations whose sessions have not all ended
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
-        self._inbox = Inbox(config.data / INBOX, "inbox", config.inbox.keep, clock, self.record)
+        self._inbox = Inbox(config.data / INBOX_FILE, "inbox", config.inbox.keep, clock, self.record)
         self._resolver = Resolver(config.dns.nameservers, config.timeout.dns, clock=clock)
         self._journal = Journal(config.data / JOURNAL, config.journal.keep, clock, self.record)
+        self._queueing = Queueing(config, lambda: self._now, clock, self.record)
         self._now = self._build(config, _read_recipients(config))
         self._listeners = Listeners(config, self._now.pipeline, self._now.logins, clock, self.record)
         self._web = Web(self._metrics.expose, lambda: {"listeners": self._ready}, config.hostname)
@@ -114,8 +123,10 @@ class App:
             if _keeps(config):
                 await self._inbox.open()
             await self._journal.open()
+            await self._queueing.open()
             web_port = await self._web.start(config.web.host, config.web.port)
             await self._now.probe()
+            await self._queueing.start()
             await self._listeners.start()
         except BaseException:
             await self.stop()
@@ -141,6 +152,7 @@ class App:
             raise
         self._now = made
         self._before[before] = asyncio.create_task(self._retire(before, sessions.ended()))
+        self._queueing.wake()
         self._tell("config.reloaded", {})
 
     async def stop(self) -> None:
@@ -149,11 +161,12 @@ class App:
         self._ready = False
         seconds = self._now.config.timeout.drain
         timers = [asyncio.get_running_loop().call_later(seconds, one.hurry) for one in (self._now, *self._before)]
-        await self._listeners.drain(seconds)
+        await asyncio.gather(self._listeners.drain(seconds), self._queueing.drain(seconds))
         for timer in timers:
             timer.cancel()
         await self._verification.close()
         await asyncio.gather(self._now.close(), *self._before.values())
+        await self._queueing.close()
         await self._resolver.close()
         await self._inbox.close()
         await self._web.stop()
@@ -164,7 +177,7 @@ class App:
         """All parts that can be made without opening a port. Raises ConfigError."""
         for fact in make_missing_keys(config.domain, self._clock):
             self.record(fact)
-        hops: dict[str, NextHop] = {
+        hops: dict[str, NextHop] = {INBOX: self._inbox} | {
             name: self._inbox
             if hop.kind is HopKind.INBOX
             else SmtpHop(name, hop, config.timeout, config.hostname, self._clock, self.record)
@@ -176,21 +189,25 @@ class App:
         sealing = signer.keys(domain_key(config.domain[config.policy.seal].name))[0] if config.policy.seal else None
         gateway = Gateway(config, self._resolver, sealing, self._clock, self.record)
         senders = logins.senders if logins else None
+        handover = Handover(
+            config, hops, self._queueing.worker, self._remembered, self._clock, random.random, self.record
+        )
         pipeline = Pipeline(
             config,
             hops,
-            self._inbox,
             submission,
             gateway,
+            handover,
             senders,
             recipients,
             self._remembered,
+            self._duplicates,
             self._rates,
             self._verification,
             self._clock,
             self.record,
         )
-        return Generation(config, hops, logins, pipeline)
+        return Generation(config, hops, logins, signer, pipeline)
 
     async def _retire(self, generation: Generation, sessions_ended: Awaitable[None]) -> None:
         """Sessions that began with a generation end with it."""

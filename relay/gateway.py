@@ -13,6 +13,7 @@ from relay.authenticate.check import EarlySpf, authenticate
 from relay.clock import Clock
 from relay.config.models import Config
 from relay.config.policy import Action
+from relay.decide.backscatter import may_report
 from relay.decide.policy import Decision, decide, difference, is_skipped
 from relay.edit.headers import MARK, QUARANTINE, folded
 from relay.edit.key import SigningKey
@@ -32,11 +33,15 @@ _WHY = {Action.QUARANTINE: QUARANTINE, Action.MARK: MARK}  # the field that says
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """refusal: the reply, if it is not to be delivered. fields: go on top of it. hop: another than its route's."""
+    """refusal: the reply, if it is not to be delivered. fields: go on top of it. hop: another than its route's.
+
+    is_reportable: its sender may be sent reports about it.
+    """
 
     refusal: Reply | None = None
     fields: tuple[bytes, ...] = ()
     hop: str | None = None
+    is_reportable: bool = True
 
 
 class Gateway:
@@ -78,7 +83,8 @@ class Gateway:
             given = leaves, self._sealing, verdicts.arc.result, results, self._clock.time()
             fields += await asyncio.to_thread(seal_fields, *given)
         hop = policy.quarantine_hop if decision.applied is Action.QUARANTINE else None
-        return Judged(None, tuple(fields), hop)
+        may_hear = may_report(envelope.reverse_path, verdicts, self._config.bounce.unverified)
+        return Judged(None, tuple(fields), hop, may_hear)
 
     async def _check(self, envelope: Envelope, message: Message, until: float) -> Verdicts:
         config, client = self._config, envelope.client

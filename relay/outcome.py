@@ -26,6 +26,7 @@ class Outcome:
     """reply: what a client may be told. hop: the hop's name. host: the host that answered, or "".
 
     cause: for our log; why it is temporary or ambiguous (`connect: refused`), "" when delivered.
+    is_about_hop: it failed before the hop heard of this mail, and any other mail would have failed as well.
     """
 
     recipient: Address
@@ -34,17 +35,26 @@ class Outcome:
     hop: str
     host: str = ""
     cause: str = ""
+    is_about_hop: bool = False
 
 
 class NextHop(Protocol):
     """Where mail goes: an SMTP server (`forward/deliver.py`) or our own store (`inbox/store.py`)."""
 
     async def deliver(
-        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+        self,
+        envelope: Envelope,
+        message: Message,
+        recipients: Sequence[Address],
+        until: float,
+        *,
+        each: bool = False,
     ) -> tuple[Outcome, ...]:
         """One attempt, one Outcome a recipient, in their order. Never raises but for cancellation.
 
         until: on the monotonic clock; every wait before our final dot ends by then.
+        each: whoever is accepted gets the message, though others are not, as the caller can settle each by
+        himself. Else all are accepted or nobody is sent anything, so that one reply can tell it.
         """
 
     async def ask(self, envelope: Envelope, recipient: Address, until: float) -> Outcome:

@@ -1,7 +1,7 @@
 """The way of a message, on one screen: `sender` at MAIL, `recipient` at RCPT, `receive` at the final dot.
 
-Every step gathers facts, asks a pure function, and acts on its answer. 250 goes back only when the
-next hop has said 250 (promise 1); a bug in here is the session's 451 (promise 3).
+Every step gathers facts, asks a pure function, and acts on its answer. 250 goes back only when the next
+hop has said 250 or the queue has synced it (promise 1); a bug in here is the session's 451 (promise 3).
 """
 
 from __future__ import annotations
@@ -13,48 +13,51 @@ from relay.address import Address
 from relay.capabilities import EVERYTHING, Capabilities, common
 from relay.clock import Clock
 from relay.config.models import Config, Role
+from relay.decide.duplicates import Duplicates
 from relay.decide.permission import refuse_recipient, refuse_sender
 from relay.decide.rate import Rates
-from relay.decide.recipients import Recipients, is_postmaster, postmaster_at, refuse_unknown
+from relay.decide.recipients import Recipients, is_postmaster, refuse_unknown
 from relay.decide.verification import Verification
 from relay.edit import headers, trace
 from relay.envelope import Envelope
 from relay.errors import MalformedMessage
 from relay.fact import Fact, Record
 from relay.forward.remembered import Remembered
-from relay.forward.route import choose, reachable
-from relay.gateway import Gateway
+from relay.forward.route import find, reachable
+from relay.gateway import Gateway, Judged
+from relay.handover import Handover
 from relay.message import Message
-from relay.outcome import NextHop, disagree, one_reply
+from relay.outcome import NextHop
 from relay.reply import Reply, malformed
 from relay.submission import Submission
 
 
 class Pipeline:
-    """hops: by name. inbox: where `capture` mail goes. senders: what a login may send as; None without logins.
+    """hops: by name, and "" for the inbox. senders: what a login may send as; None without logins.
 
-    recipients: by listener, where there is a file of them. remembered, rates and verification outlive the
-    pipeline, which a reload replaces.
+    recipients: by listener, where there is a file of them. What outlives the pipeline, which a reload replaces:
+    remembered, duplicates, rates, verification, and behind `handover` the queue.
     """
 
     def __init__(
         self,
         config: Config,
         hops: Mapping[str, NextHop],
-        inbox: NextHop,
         submission: Submission,
         gateway: Gateway,
+        handover: Handover,
         senders: Callable[[str], Sequence[str]] | None,
         recipients: Mapping[str, Recipients],
         remembered: Remembered,
+        duplicates: Duplicates,
         rates: Rates,
         verification: Verification,
         clock: Clock,
         record: Record,
     ) -> None:
-        self._config, self._hops, self._senders = config, {"": inbox, **hops}, senders
-        self._submission, self._gateway = submission, gateway
-        self._recipients, self._remembered, self._rates = recipients, remembered, rates
+        self._config, self._hops, self._senders, self._recipients = config, hops, senders, recipients
+        self._submission, self._gateway, self._handover = submission, gateway, handover
+        self._remembered, self._duplicates, self._rates = remembered, duplicates, rates
         self._verification, self._clock, self._record = verification, clock, record
 
     def capabilities(self, listener: str) -> Capabilities:
@@ -73,19 +76,22 @@ class Pipeline:
 
     async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
         config, listener = self._config, self._config.listener[envelope.client.listener]
-        known = self._recipients.get(envelope.client.listener)
-        refusal = refuse_recipient(listener, recipient) or refuse_unknown(known, recipient, config.postmaster)
-        if refusal := refusal or self._remembered.take(envelope, self._mailbox(envelope, recipient)):
+        if refusal := refuse_recipient(listener, recipient):
             return refusal
-        hop = self._hop(envelope, recipient)
-        if hop is None:
+        routed = find(config, envelope, recipient)
+        if routed is None or not routed.is_role:
+            known = self._recipients.get(envelope.client.listener)
+            if refusal := refuse_unknown(known, recipient, config.postmaster):
+                return refusal
+        if routed is None:
             return replies.NO_ROUTE
-        # One transaction, one next hop: its answer is the client's (promise 2).
-        if envelope.recipients and hop != self._hop(envelope, envelope.recipients[0]):
-            return replies.SEPARATE_TRANSACTION
+        if refusal := self._remembered.take(envelope, routed.mailbox):
+            return refusal
         refusal = self._rates.recipient(config, envelope)
-        if refusal is None and listener.verify_recipients and not is_postmaster(recipient, config.postmaster):
-            ask, seconds = self._hops[hop].ask, config.timeout.checks
+        asks = listener.verify_recipients and not routed.is_role and not is_postmaster(recipient, config.postmaster)
+        if refusal is None and asks:
+            hop, seconds = routed.route.hop, config.timeout.checks
+            ask = self._hops[hop].ask
             refusal = await self._verification.refuse(config.verify, hop, ask, envelope, recipient, seconds)
         if refusal is None and listener.role is Role.GATEWAY:
             self._gateway.begin(envelope)
@@ -93,6 +99,10 @@ class Pipeline:
 
     def forget(self, envelope: Envelope) -> None:
         self._gateway.forget(envelope)
+
+    async def unheard(self, envelope: Envelope, content: bytearray, reply: Reply) -> None:
+        if self._config.duplicates.guard:
+            await self._duplicates.unheard(envelope, content, reply)
 
     async def receive(self, envelope: Envelope, content: bytearray) -> Reply:
         began = self._clock.monotonic()
@@ -114,44 +124,31 @@ class Pipeline:
             came = Message.parse(content)
         except MalformedMessage as error:
             return malformed(str(error))
+        if known := await self._duplicates.known(envelope, came, content):
+            self._record(Fact("pipeline.duplicate", envelope.id, {"reply": str(known)}))
+            return known
         if trace.is_loop(came, config.hostname, config.limit):
             return replies.TOO_MANY_HOPS
-        recipients = [self._mailbox(envelope, recipient) for recipient in envelope.recipients]
-        hop = self._hop(envelope, envelope.recipients[0])
-        sent, message = envelope, headers.clean(came, config.hostname)
-        fields: tuple[bytes, ...] = ()
+        sent, message, judged = envelope, headers.clean(came, config.hostname), Judged()
         if role is Role.GATEWAY:
             judged = await self._gateway.judge(envelope, came, message, until)
             if judged.refusal is not None:
                 return judged.refusal
-            hop, fields = judged.hop or hop, judged.fields
         else:
             prepared = await self._submission.prepare(envelope, message, self._senders_of(envelope))
             if isinstance(prepared, Reply):
                 return prepared
             sent, message = prepared
-        if hop is None:  # recipient() saw to it that there is one
-            return replies.NO_ROUTE
-        message = message.prepend(*fields, trace.received_field(envelope, config.hostname, self._clock.time()))
-        settled = await self._remembered.settled(envelope, recipients, content)
-        rest = [recipient for recipient in recipients if recipient not in settled]
-        outcomes = (*settled.values(), *(await self._hops[hop].deliver(sent, message, rest, until) if rest else ()))
-        if settled:
-            self._record(Fact("pipeline.settled", envelope.id, {"to": [str(recipient) for recipient in settled]}))
-        if disagree(outcomes):
-            await self._remembered.keep(envelope, outcomes, content)
-        return one_reply(envelope.id, outcomes)
-
-    def _hop(self, envelope: Envelope, recipient: Address) -> str | None:
-        """The name of the hop, "" for the inbox that capture mail goes to; None when no route takes it."""
-        if self._config.listener[envelope.client.listener].role is Role.CAPTURE:
-            return ""
-        return choose(self._config.route, envelope, self._mailbox(envelope, recipient))
-
-    def _mailbox(self, envelope: Envelope, recipient: Address) -> Address:
-        """The recipient itself; for the bare Postmaster (RFC 5321 §4.5.1) the address configured for it."""
-        domains = self._config.listener[envelope.client.listener].domains or (self._config.hostname,)
-        return recipient if recipient.domain else postmaster_at(self._config.postmaster, domains[0])
+        routes = {}
+        for recipient in envelope.recipients:
+            routed = find(config, envelope, recipient)
+            if routed is None:  # recipient() saw to it that there is one
+                return replies.NO_ROUTE
+            routes[routed.mailbox] = routed.route.via(judged.hop)
+        received = trace.received_field(envelope, config.hostname, self._clock.time())
+        message = message.prepend(*judged.fields, received)
+        is_reportable = judged.is_reportable and sent.reverse_path is not None
+        return await self._handover.take(envelope, sent, message, routes, content, until, is_reportable=is_reportable)
 
     def _senders_of(self, envelope: Envelope) -> Sequence[str]:
         """What the client may send as: a login's own senders, else those of its network."""

@@ -132,7 +132,6 @@ LOGIN_OK = Reply(235, "7.0", "logged in")
 UNKNOWN_PARAMETER = Reply(555, "5.4", "parameter not known")
 NEEDS_SMTPUTF8 = Reply(553, "6.7", "a non-ASCII address needs SMTPUTF8")
 TOO_MANY_RECIPIENTS = Reply(452, "5.3", "too many recipients, send the rest in another transaction")
-SEPARATE_TRANSACTION = Reply(452, "5.3", "this recipient has another next hop, send it in a transaction of its own")
 NO_RELAY = Reply(550, "7.1", "relaying is not permitted")
 SENDER_NOT_YOURS = Reply(550, "7.1", "you may not send as this address")
 AUTHOR_NOT_YOURS = Reply(550, "7.1", "you may not send with this From address")
@@ -203,5 +202,10 @@ def chunk_taken(octets: int) -> Reply:
 
 
 def accepted(message_id: str) -> Reply:
-    """We took the message ourselves (inbox, queue)."""
+    """We took the message ourselves: it is in the inbox."""
     return Reply(250, "0.0", f"OK {message_id}")
+
+
+def queued(message_id: str) -> Reply:
+    """We took the message, and answer for it until it is delivered, reported or held."""
+    return Reply(250, "0.0", f"queued as {message_id}")

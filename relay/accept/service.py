@@ -39,6 +39,10 @@ class Stages(Protocol):
         """After the final dot; lines of `content` end with CRLF. Runs on when the client goes away."""
         ...
 
+    async def unheard(self, envelope: Envelope, content: bytearray, reply: Reply) -> None:
+        """The client closed before `reply` to its message was written, and may send it again."""
+        ...
+
     def forget(self, envelope: Envelope) -> None:
         """The transaction is over, however it ended."""
         ...

@@ -244,6 +244,13 @@ class Session(aiosmtpd.Session):
         self.errors = self.junk = 0
         return reply
 
+    async def unheard(self, content: bytearray, reply: Reply, *, is_lost: bool) -> None:
+        """The client closed before `reply` to its message was written. is_lost: it is certain not to hear it."""
+        if self.envelope is not None:
+            await self.service.stages.unheard(self.envelope, content, reply)
+        if is_lost:
+            self.note("unheard", {"reply": str(reply), "ip": str(self.ip)}, "warning")
+
     def login_refusal(self) -> Reply | None:
         """Why AUTH cannot begin now; None if it can."""
         if not self.host_name or not self.extended_smtp:

@@ -98,8 +98,10 @@ class Upload(Channel):
             reply = session.refused_content(message.refused)
         else:
             reply = await session.receive(message.content, message.problem)
-        if self._is_lost:
-            session.note("unheard", {"reply": str(reply), "ip": str(session.ip)}, "warning")
+        # Whoever closed behind its dot, with nothing more to say, has most likely given up; a script that sent
+        # all of its session ahead reads on.
+        if self._is_lost or (self._is_at_end and not self._buffer):
+            await session.unheard(message.content, reply, is_lost=self._is_lost)
         self.say(reply)
 
     async def _read(self, message: Incoming, reading: Coroutine[Any, Any, bool]) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from relay.cli.options import config_option, json_option, load_or_exit
+from relay.cli.output import print_source, print_table
 from relay.watch.escape import escape
 
 if TYPE_CHECKING:
@@ -50,10 +51,7 @@ def list_(path: Path | None, as_json: bool, limit: int, skip: int) -> None:
         more = f" +{len(one.recipients) - 1}" if len(one.recipients) > 1 else ""
         sender, to = one.reverse_path or "<>", one.recipients[0] if one.recipients else ""
         rows.append((one.id, _time(one.time), sender, to + more, str(one.size), one.subject[:70]))
-    rows = [tuple(map(escape, row)) for row in rows]  # type: ignore[misc]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)
 
 
 @inbox.command()
@@ -95,11 +93,7 @@ def show(path: Path | None, as_json: bool, id: str) -> None:
 def source(path: Path | None, id: str) -> None:
     """Print a message as it was delivered, octet by octet; on a terminal with its control characters escaped."""
     _, content = _with_inbox(path, lambda store: _find(store, id))
-    if sys.stdout.isatty():
-        for line in content.decode("utf-8", "backslashreplace").split("\r\n"):
-            click.echo(escape(line.expandtabs()))
-    else:
-        sys.stdout.buffer.write(content)
+    print_source(content)
 
 
 @inbox.command()

@@ -17,6 +17,7 @@ from relay.config.listener_checks import check_listeners
 from relay.config.models import Config, ListenTls, RatePer, Role
 from relay.config.networks import Machine, is_loopback, is_same
 from relay.config.policy_checks import check_policies
+from relay.config.queue_checks import check_queue
 from relay.config.route_checks import check_routes
 from relay.config.shape import Key
 
@@ -46,6 +47,7 @@ def _check_all(config: Config, world: World) -> Iterator[Finding]:
     yield from check_domains(config, world)
     yield from check_routes(config, world)
     yield from check_hops(config, world)
+    yield from check_queue(config, world)
     yield from _check_deadlines(config)
 
 

@@ -1,4 +1,4 @@
-"""What a check finds, what it may look at, and the two questions that several checks ask."""
+"""What a check finds, what it may look at, and the questions that several checks ask."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from relay.config.explain import nearest
-from relay.config.files import Read, attempt, chain, expiry, exposed, pair_fault, private_key, read_file
+from relay.config.files import Read, attempt, chain, expiry, exposed, pair_fault, private_key, read_file, secret_in
 from relay.config.networks import Machine, this_machine
 from relay.config.shape import Key
+from relay.config.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +72,26 @@ def check_pair(key: Key, certificate: Path | None, private: Path | None, world: 
             yield Finding((*key, "key"), fault)
     if certificates and parsed and (fault := pair_fault(certificates, parsed)):
         yield Finding((*key, "key"), f"{fault}: {private} and {certificate}")
+
+
+def check_secret(key: Key, table: Table, name: str, world: World) -> Iterator[Finding]:
+    """A secret and the file that may hold it instead: one of them, kept as a secret."""
+    secret: SecretStr | None = getattr(table, name)
+    path = getattr(table, f"{name}_file")
+    if secret is not None and path is not None:
+        yield Finding((*key, name), f"there is a `{name}_file` too; keep one of them")
+    if path is None:
+        yield from check_text((*key, name), secret.get_secret_value() if secret is not None else None)
+        return
+    file, fault = attempt(world.read, path)
+    if file:
+        fault = exposed(file, path, world.user)
+        yield from check_text((*key, f"{name}_file"), secret_in(file))
+    if fault:
+        yield Finding((*key, f"{name}_file"), fault)
+
+
+def check_text(key: Key, text: str | None) -> Iterator[Finding]:
+    # RFC 4616 §2: NUL parts the fields of PLAIN, so none may stand in one; nor has a line's end a use.
+    if text is not None and (not text or not text.isprintable()):
+        yield Finding(key, "is empty or holds characters that no login can have")

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import SecretStr
-
-from relay.config.files import attempt, chain, exposed, secret_in
-from relay.config.finding import Finding, World, check_pair
+from relay.config.files import attempt, chain
+from relay.config.finding import Finding, World, check_pair, check_secret, check_text
 from relay.config.hop import Hop, HopKind, HopTls, Identify, OAuth2
 from relay.config.models import Config
 from relay.config.networks import is_loopback, is_public, is_same
@@ -93,40 +91,17 @@ def _check_login(key: Key, hop: Hop, world: World) -> Iterator[Finding]:
                 (*key, "tls"),
                 f'"{hop.tls}" could send the {what} to {away[0]} in clear; set "required" or "implicit"',
             )
-    yield from _check_text((*key, "username"), hop.username)
-    yield from _check_secret(key, hop, "password", world)
+    yield from check_text((*key, "username"), hop.username)
+    yield from check_secret(key, hop, "password", world)
     if hop.oauth2 is not None:
         yield from _check_oauth2((*key, "oauth2"), hop.oauth2, world)
 
 
 def _check_oauth2(key: Key, oauth2: OAuth2, world: World) -> Iterator[Finding]:
-    yield from _check_text((*key, "client_id"), oauth2.client_id)
+    yield from check_text((*key, "client_id"), oauth2.client_id)
     for name in ("client_secret", "refresh_token"):
-        yield from _check_secret(key, oauth2, name, world)
+        yield from check_secret(key, oauth2, name, world)
     has_secret = oauth2.client_secret is not None or oauth2.client_secret_file is not None
     # RFC 6749 §2.1: a public client has a refresh token and no secret.
     if not has_secret and oauth2.refresh_token is None and oauth2.refresh_token_file is None:
         yield Finding(key, "needs `client_secret_file` for client credentials, or `refresh_token_file`")
-
-
-def _check_secret(key: Key, table: Hop | OAuth2, name: str, world: World) -> Iterator[Finding]:
-    """A secret and the file that may hold it instead: one of them, kept as a secret."""
-    secret: SecretStr | None = getattr(table, name)
-    path = getattr(table, f"{name}_file")
-    if secret is not None and path is not None:
-        yield Finding((*key, name), f"there is a `{name}_file` too; keep one of them")
-    if path is None:
-        yield from _check_text((*key, name), secret.get_secret_value() if secret is not None else None)
-        return
-    file, fault = attempt(world.read, path)
-    if file:
-        fault = exposed(file, path, world.user)
-        yield from _check_text((*key, f"{name}_file"), secret_in(file))
-    if fault:
-        yield Finding((*key, f"{name}_file"), fault)
-
-
-def _check_text(key: Key, text: str | None) -> Iterator[Finding]:
-    # RFC 4616 §2: NUL parts the fields of PLAIN, so none may stand in one; nor has a line's end a use.
-    if text is not None and (not text or not text.isprintable()):
-        yield Finding(key, "is empty or holds characters that no login can have")

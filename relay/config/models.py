@@ -27,6 +27,7 @@ from relay.config.names import (
     SenderDomain,
 )
 from relay.config.policy import Policy, Rules
+from relay.config.queue import Bounce, Duplicates, Queue, RoleMailbox
 from relay.config.table import Table
 from relay.config.units import Duration, Size, Wait
 
@@ -82,6 +83,18 @@ class EarlyTalker(StrEnum):
 class Algorithm(StrEnum):
     RSA = "rsa-sha256"
     ED25519 = "ed25519-sha256"
+
+
+class Mode(StrEnum):
+    PROXY = "proxy"  # the client waits for the next hop's own answer
+    QUEUE = "queue"  # 250 once the message is on disk
+
+
+class HopTrouble(StrEnum):
+    """What happens to mail that a hop does not take for now."""
+
+    REFUSE = "refuse"  # the client hears 4xx and keeps it
+    QUEUE = "queue"
 
 
 class Certificate(Table):
@@ -257,6 +270,16 @@ class Route(Table):
     sender: tuple[Sender, ...] = Field((), description='reverse-paths, addresses or "@domain"; none: any')
     sender_domain: tuple[SenderDomain, ...] = Field((), description='reverse-path domains, "" for <>; none: any')
     recipient_domain: tuple[DomainName, ...] = Field((), description="recipient domains; none: any")
+    mode: Mode = Field(
+        Mode.PROXY, description="proxy | queue: the client waits for the hop's own answer, or 250 once it is on disk"
+    )
+    on_trouble: HopTrouble = Field(
+        HopTrouble.REFUSE, description="refuse | queue what the hop does not take for now: the client hears 4xx, or 250"
+    )
+
+    def via(self, hop: str | None) -> Route:
+        """The route by another hop; None for its own."""
+        return self if hop is None or hop == self.hop else self.model_copy(update={"hop": hop})
 
 
 class Dns(Table):
@@ -354,6 +377,12 @@ class Config(Table):
     domain: dict[Name, Domain] = Field(default_factory=dict, description="what we sign for")
     route: dict[Name, Route] = Field(default_factory=dict, description="which hop takes which recipient")
     hop: dict[Name, Hop] = Field(default_factory=dict, description="where mail goes")
+    queue: Queue = Field(default_factory=Queue, description="mail that waits: durable until done")
+    bounce: Bounce = Field(default_factory=Bounce, description="what senders hear of mail that failed")
+    role_mailbox: RoleMailbox = Field(
+        default_factory=RoleMailbox, description="postmaster, abuse and other roles of our domains"
+    )
+    duplicates: Duplicates = Field(default_factory=Duplicates, description="the same message again")
     inbox: Inbox = Field(default_factory=Inbox, description="the relay's own store, behind a hop of kind inbox")
     journal: Journal = Field(default_factory=Journal, description="what `relay explain` tells of")
     timeout: Timeout = Field(default_factory=Timeout, description="how long anything may take")

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from relay.address import Address, domain_key, parse_domain, parse_mailbox
+from relay.config.models import Config
 from relay.errors import ConfigError, MalformedAddress, Problem
 from relay.reply import NO_SUCH_RECIPIENT, Reply
 
@@ -87,6 +88,20 @@ def postmaster_at(postmaster: str | None, domain: str) -> Address:
     """Who is meant by the bare Postmaster: the address configured for him, else his at `domain`."""
     local, _, own = (postmaster or "Postmaster").rpartition("@")
     return Address(local, own) if local else Address(own, domain)
+
+
+def role_mailbox(recipient: Address, config: Config) -> Address | None:
+    """Where mail to a role at one of our domains goes (RFC 2142); None for other recipients.
+
+    Our domains are those that gateways take mail for, and those that we sign for.
+    """
+    settings = config.role_mailbox
+    if settings.address is None or recipient.local.lower() not in settings.names:
+        return None
+    ours = {domain_key(domain.name) for domain in config.domain.values()}
+    for listener in config.listener.values():
+        ours.update(listener.domains)
+    return parse_mailbox(settings.address.encode(), utf8=True) if recipient.domain_key in ours else None
 
 
 def _key(entry: str) -> str:

@@ -68,7 +68,13 @@ class SmtpHop:
         return self._pool.connections
 
     async def deliver(
-        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+        self,
+        envelope: Envelope,
+        message: Message,
+        recipients: Sequence[Address],
+        until: float,
+        *,
+        each: bool = False,
     ) -> tuple[Outcome, ...]:
         """As `relay.outcome.NextHop` says. Several hosts are tried in turn, but only before MAIL."""
         started = self._clock.monotonic()
@@ -76,7 +82,8 @@ class SmtpHop:
 
         async def send(dialogue: Dialogue) -> tuple[Verdict, ...]:
             commit = partial(self._commit, patience)
-            return await Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp).run()
+            transaction = Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp, each=each)
+            return await transaction.run()
 
         loop = asyncio.get_running_loop()
         try:
@@ -89,7 +96,7 @@ class SmtpHop:
             self._interruptible.discard(patience)
         verdicts = (judge(said),) * len(recipients) if isinstance(said, Trouble) else said
         outcomes = tuple(
-            Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
+            Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause, verdict.is_about_hop)
             for recipient, verdict in zip(recipients, verdicts, strict=True)
         )
         self._tell(envelope.id, outcomes, tls, self._clock.monotonic() - started)
@@ -103,7 +110,7 @@ class SmtpHop:
 
         host, _, said = await self._attempt(envelope, until, send)
         verdict = judge(said) if isinstance(said, Trouble) else said
-        return Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause)
+        return Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause, verdict.is_about_hop)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Iterable
 
 from relay.address import Address
 from relay.clock import Clock
 from relay.envelope import Envelope
+from relay.kept import Kept
 from relay.outcome import Outcome, Result
 from relay.reply import DISAGREE, Reply
 
@@ -26,15 +25,13 @@ LIFETIME = 3600.0  # seconds for a refusal; a client's first retry comes well be
 DELIVERED_LIFETIME = 86400.0  # it may come later, and a second copy is worse than a second question
 MAX_KEPT = 10_000  # of each
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 _Key = tuple[str, str, str]  # client (login or address), reverse-path, recipient
 
 
 class Remembered:
     def __init__(self, clock: Clock) -> None:
-        self._refused: _Kept[_Key, Reply] = _Kept(clock, LIFETIME)
-        self._delivered: _Kept[tuple[_Key, bytes], Outcome] = _Kept(clock, DELIVERED_LIFETIME)
+        self._refused: Kept[_Key, Reply] = Kept(clock, LIFETIME, MAX_KEPT)
+        self._delivered: Kept[tuple[_Key, bytes], Outcome] = Kept(clock, DELIVERED_LIFETIME, MAX_KEPT)
 
     def __len__(self) -> int:
         return len(self._refused) + len(self._delivered)
@@ -65,28 +62,6 @@ class Remembered:
         digest = await _digest(content)
         found = {one: self._delivered.pop((_key(envelope, one), digest)) for one in dict.fromkeys(recipients)}
         return {recipient: outcome for recipient, outcome in found.items() if outcome is not None}
-
-
-class _Kept(Generic[K, V]):
-    """The newest MAX_KEPT, each for a time."""
-
-    def __init__(self, clock: Clock, lifetime: float) -> None:
-        self._clock, self._lifetime = clock, lifetime
-        self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def put(self, key: K, value: V) -> None:
-        now = self._clock.monotonic()
-        self._kept.pop(key, None)
-        self._kept[key] = now + self._lifetime, value
-        while len(self._kept) > MAX_KEPT or next(iter(self._kept.values()))[0] <= now:
-            self._kept.popitem(last=False)
-
-    def pop(self, key: K) -> V | None:
-        until, value = self._kept.pop(key, (0.0, None))
-        return value if until > self._clock.monotonic() else None
 
 
 def _key(envelope: Envelope, recipient: Address) -> _Key:

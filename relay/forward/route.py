@@ -1,4 +1,7 @@
-"""Pure: which next hop takes a recipient."""
+"""Pure: who is meant by a recipient, and which route takes the mail for him.
+
+STANDARDS  RFC 5321 §4.5.1 (Postmaster without a domain), RFC 2142 (roles).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,39 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from relay.address import Address, domain_key, parse_mailbox
-from relay.config.models import Route
+from relay.config.models import Config, Role, Route
+from relay.decide.recipients import postmaster_at, role_mailbox
 from relay.envelope import Envelope
 
+INBOX = ""  # the hop of all that a `capture` listener takes
 
-def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) -> str | None:
-    """The name of the hop of the first route, from the top, all of whose conditions hold; None if none does.
+_CAPTURED = Route(hop=INBOX)
+
+
+class Routed(NamedTuple):
+    """mailbox: where it goes for this recipient. is_role: by [role_mailbox], whoever else may be known."""
+
+    mailbox: Address
+    route: Route
+    is_role: bool
+
+
+def find(config: Config, envelope: Envelope, recipient: Address) -> Routed | None:
+    """Who is meant, and the route; None when no route takes it."""
+    listener = config.listener[envelope.client.listener]
+    domain = (listener.domains or (config.hostname,))[0]
+    address = recipient if recipient.domain else postmaster_at(config.postmaster, domain)
+    if listener.role is Role.CAPTURE:
+        return Routed(address, _CAPTURED, False)
+    role = role_mailbox(address, config)
+    route = choose(config.route, envelope, role or address)
+    if role is not None and config.role_mailbox.hop is not None:
+        route = (route or _CAPTURED).via(config.role_mailbox.hop)
+    return Routed(role or address, route, role is not None) if route is not None else None
+
+
+def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) -> Route | None:
+    """The first route, from the top, all of whose conditions hold; None if none does.
 
     Domains compare as lower-case A-labels. The sender domain of `<>` is "", and of the senders only "*" is `<>`.
     """
@@ -28,7 +58,7 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
             and (not keys.sender_domains or sender_domain in keys.sender_domains)
             and (not keys.senders or not keys.senders.isdisjoint(senders))
         ):
-            return route.hop
+            return route
     return None
 
 

@@ -27,6 +27,7 @@ class Transaction:
 
     commit: called when the final dot is about to go; False forbids it.
     is_lmtp: the hop answers the final dot once for each recipient (RFC 2033 §4.2).
+    each: whoever the hop accepts gets the message, though it refuses others.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class Transaction:
         commit: Callable[[], bool],
         *,
         is_lmtp: bool,
+        each: bool = False,
     ) -> None:
         self._dialogue, self._connection, self._timeout = dialogue, dialogue.connection, dialogue.timeout
         self._envelope, self._message, self._recipients = envelope, message, recipients
-        self._commit = commit
-        self._replies = len(recipients) if is_lmtp else 1  # to the final dot
+        self._commit, self._is_lmtp, self._each = commit, is_lmtp, each
+        self._replies = 1  # to the final dot
 
     async def run(self) -> tuple[Verdict, ...]:
         """A verdict a recipient, in their order. Raises Trouble."""
@@ -63,17 +65,22 @@ class Transaction:
         if refused := await dialogue.ask(Phase.MAIL, mail, self._timeout.mail):
             return await self._end(self._for_all(judge(refused)))
         answers = [await dialogue.ask(Phase.RCPT, rcpt, self._timeout.rcpt) for rcpt in rcpts]
-        if any(answers):
+        if all(answers) or (any(answers) and not self._each):
             # With LMTP too: those who were accepted could have the message now, but one more 451 is all the
             # client would hear of it, and its retry finds everybody's answer known in either case.
             return await self._end(tuple(judge(answer) if answer else _NOT_SENT for answer in answers))
         if not early_data:
             self._connection.send(_DATA, 1)
+        accepted = answers.count(None)
         if refused := await dialogue.answer(Phase.DATA, self._timeout.data):
-            return await self._end(self._for_all(judge(refused)))
-        await self._send_content()
-        verdicts = await self._outcome()
-        return verdicts if len(verdicts) == len(self._recipients) else self._for_all(*verdicts)
+            verdicts = (judge(refused),) * accepted
+            await dialogue.end()
+        else:
+            self._replies = accepted if self._is_lmtp else 1
+            await self._send_content()
+            verdicts = await self._outcome()
+        told = iter(verdicts if len(verdicts) == accepted else verdicts * accepted)
+        return tuple(judge(answer) if answer else next(told) for answer in answers)
 
     async def _send_content(self) -> None:
         """The content and the final dot, in as few writes as their size allows."""
@@ -184,7 +191,8 @@ def _dsn(extensions: Mapping[str, str], **values: str) -> bytes:
     """The parameters that were given, unchanged, to a hop that offers DSN (RFC 3461 §5.2.1).
 
     We offer DSN only where the next hops do, so a hop without it stopped offering it a moment ago.
-    We differ: RFC 3461 §5.2.2 would have us report "relayed" for NOTIFY=SUCCESS then; we report nothing.
+    Of queued mail we report "relayed" for NOTIFY=SUCCESS then (`queue/schedule.py`). We differ: of proxied mail we
+    report nothing, though RFC 3461 §5.2.2 would have us.
     """
     if "dsn" not in extensions:
         return b""

@@ -70,11 +70,12 @@ class Trouble(RelayError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one recipient; `cause` as in Outcome."""
+    """What became of one recipient; `cause` and `is_about_hop` as in Outcome."""
 
     result: Result
     reply: Reply
     cause: str = ""
+    is_about_hop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def row_for(trouble: Trouble) -> Row:
 
 def judge(trouble: Trouble) -> Verdict:
     row = row_for(trouble)
-    return Verdict(row.result, row.reply or _passed_on(trouble.reply), trouble.cause)
+    return Verdict(row.result, row.reply or _passed_on(trouble.reply), trouble.cause, trouble.phase in _SET_UP)
 
 
 def refusal(phase: Phase, reply: HopReply) -> Trouble | None:

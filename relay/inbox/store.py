@@ -172,7 +172,13 @@ class Inbox:
         self._thread.shutdown()
 
     async def deliver(
-        self, envelope: Envelope, message: Message, recipients: Sequence[Address], until: float
+        self,
+        envelope: Envelope,
+        message: Message,
+        recipients: Sequence[Address],
+        until: float,
+        *,
+        each: bool = False,
     ) -> tuple[Outcome, ...]:
         """Keep the message. DELIVERED means that it is synced to disk."""
         began = self._clock.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
@@ -18,6 +18,8 @@ from relay.fact import Fact
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SIZES = (1_000, 10_000, 100_000, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000)
+_OPERATIONS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 _DELIVERIES = {
     "forward.delivered": "delivered",
@@ -27,6 +29,9 @@ _DELIVERIES = {
     "inbox.stored": "delivered",
     "inbox.trouble": "deferred",
 }
+# Why a recipient is held, where it is not for what a hop or the sender's domain said.
+_HELD = {"operator": "operator", "no route for the report": "no_route"}
+_ATTEMPTS = {"queue.delivered": "delivered", "queue.deferred": "deferred", "queue.failed": "failed"}
 
 Values = Mapping[str, object]
 
@@ -102,6 +107,7 @@ class Metrics:
             "app.started": self._count_configuration,
             "config.reloaded": self._count_configuration,
             "config.rejected": lambda values: self._reload_ok.set(0),
+            **_Queue(registry).counts,
         }
 
     def record(self, fact: Fact) -> None:
@@ -145,6 +151,65 @@ class Metrics:
     def _count_hop_tls(self, values: Values) -> None:
         if version := _word(values, "tls"):
             self._tls("hop", version).inc()
+
+
+class _Queue:
+    """What is counted of the queue. counts: by event, as above."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"relay_queue_{name}_total", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"relay_queue_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"relay_queue_{name}", text, buckets=buckets, registry=registry)
+
+        self._recipients = gauge("recipients", "recipients of messages in the queue", "hop", "state")
+        self._oldest = gauge("oldest_seconds", "age of the oldest message in the queue", "hop", "state")
+        self._down = gauge("hop_down", "1 while the hop is only probed", "hop")
+        self._attempts = counter("attempts", "attempts of the queue, by recipient", "hop", "result")
+        self._commits = counter("commits", "transactions committed and synced")
+        self._operations = histogram("commit_operations", "operations that shared a commit", _OPERATIONS)
+        self._seconds = histogram("commit_seconds", "commits, with their syncs", _COMMIT_SECONDS)
+        self._held = counter("held", "recipients held", "cause")
+        self._reports = counter("reports", "reports to senders", "action")
+        self.counts: dict[str, Callable[[Values], None]] = {
+            "queue.depth": self._count_depth,
+            "queue.down": lambda values: self._down.labels(_word(values, "hop")).set(1),
+            "queue.up": lambda values: self._down.labels(_word(values, "hop")).set(0),
+            "queue.committed": self._count_commit,
+            "queue.held": lambda values: self._held.labels(_HELD.get(_word(values, "cause"), "failed")).inc(
+                _recipients(values)
+            ),
+            "queue.lapsed": self._count_lapsed,
+            "queue.reported": lambda values: self._reports.labels(_word(values, "action")).inc(),
+            **{event: partial(self._count_attempt, result) for event, result in _ATTEMPTS.items()},
+        }
+
+    def _count_depth(self, values: Values) -> None:
+        labels = _word(values, "hop"), _word(values, "state")
+        self._recipients.labels(*labels).set(_number(values, "recipients"))
+        self._oldest.labels(*labels).set(_number(values, "oldest"))
+
+    def _count_commit(self, values: Values) -> None:
+        self._commits.inc()
+        self._operations.observe(_number(values, "operations"))
+        self._seconds.observe(_number(values, "elapsed_ms") / 1000)
+
+    def _count_lapsed(self, values: Values) -> None:
+        if _word(values, "state") == "held":  # for the last time
+            self._held.labels("poison").inc()
+
+    def _count_attempt(self, result: str, values: Values) -> None:
+        self._attempts.labels(_word(values, "hop"), result).inc(_recipients(values))
+
+
+def _recipients(values: Values) -> int:
+    """How many a fact is about: `to` is one address or a list of them."""
+    to = values.get("to")
+    return len(to) if isinstance(to, (list, tuple)) else 1
 
 
 def _word(values: Values, key: str) -> str:

@@ -75,9 +75,11 @@ async def test_what_was_begun_goes_on_when_the_client_leaves_behind_the_dot(leav
         stages.gate.set()
         if leave == "half_close":
             assert [code(text) for text in await client.rest()] == ["250 2.0.0"]
+            assert relay.of("unheard") == []
         else:
             await relay.until(lambda: bool(relay.of("unheard")))
             assert str(relay.of("unheard")[0].values["reply"]).startswith("250 2.0.0")
+    assert [(content, reply.code) for content, reply in stages.untold] == [(BODY, 250)]
 
 
 async def test_a_whole_session_in_one_segment_then_gone_is_received() -> None:
@@ -90,3 +92,4 @@ async def test_a_whole_session_in_one_segment_then_gone_is_received() -> None:
             *("220", "250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0", "221 2.0.0")
         ]
     assert stages.contents == [BODY]
+    assert stages.untold == []  # it had said all of it beforehand, and reads on

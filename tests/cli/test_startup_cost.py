@@ -20,7 +20,9 @@ print("\\n" + json.dumps(sorted({name.partition(".")[0] for name in sys.modules}
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["readyz", "--help"], ["readyz"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["readyz", "--help"], ["readyz"], ["queue", "--help"]]
+)
 def test_it_imports_nothing_heavy(arguments: list[str]) -> None:
     # Nothing listens on port 1: readyz does all of its work, to the refused connection.
     environ = {"RELAY_WEB__PORT": "1", "PATH": "/usr/bin:/bin"}

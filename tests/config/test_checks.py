@@ -196,12 +196,28 @@ ERRORS: list[tuple[Overrides, str, str]] = [
     ({"timeout.dns": "20s"}, "timeout.dns", "less than timeout.checks"),
     ({"timeout.checks": "5 min"}, "timeout.checks", "less than timeout.client_patience"),
     ({"timeout.client_patience": "20s"}, "timeout.checks", "less than timeout.client_patience"),
+    # the queue
+    ({"queue.url": "mysql://a@b/c"}, "queue.url", "postgresql://user@host/database"),
+    ({"queue.url": "postgresql://a@b"}, "queue.url", "postgresql://user@host/database"),
+    ({"queue.url": "postgresql://a@b:x/c"}, "queue.url", "postgresql://user@host/database"),
+    ({"queue.url": "postgresql://a@b/c", "queue.url_file": "u"}, "queue.url", "keep one of them"),
+    ({"queue.url_file": "nowhere"}, "queue.url_file", "does not exist"),
+    ({"queue.first_retry": "2 h"}, "queue.first_retry", "more than queue.max_retry"),
+    ({"queue.warn": "5 d"}, "queue.warn", "less than queue.give_up"),
+    ({"queue.give_up": "1 min"}, "queue.first_retry", "less than queue.give_up"),
+    ({"bounce.hop": "nowhere"}, "bounce.hop", "there is no [hop.nowhere]"),
+    ({"role_mailbox.address": "ops@example.org", "role_mailbox.hop": "no"}, "role_mailbox.hop", "there is no [hop.no]"),
+    ({"role_mailbox.hop": "mailbox"}, "role_mailbox.hop", "without `address`"),
+    ({"role_mailbox.names": ["Abuse"]}, "role_mailbox.names", "in lower case"),
+    ({"role_mailbox.names": ["abuse@example.org"]}, "role_mailbox.names", "no local part"),
 ]
 
 WARNINGS: list[tuple[Overrides, str, str]] = [
     ({f"{SUBMISSION}.allow": ["172.17.0.1"]}, f"{SUBMISSION}.allow", "container bridge"),
     ({f"{CAPTURE}.host": "0.0.0.0"}, f"{CAPTURE}.host", "takes mail from everyone"),
     ({"policy.skip": ["0.0.0.0/0"]}, "policy.skip", "is not checked"),
+    ({"route.all.sender_domain": ["a.example"], "route.all.mode": "queue"}, "bounce", "no route takes reports"),
+    ({"route.all.listener": ["gateway", "submission"], "route.all.on_trouble": "queue"}, "bounce", "by no listener"),
     ({"policy.skip": ["10.0.0.0/8", "2000::/4"]}, "policy.skip", "is not checked"),
     ({"timeout.final_dot": "599s"}, "timeout.final_dot", "may arrive twice"),
     ({**XCLIENT, f"{HOP}.host": ["8.8.8.8"]}, f"{HOP}.identify", "is on the Internet"),
@@ -262,6 +278,8 @@ FINE: list[Overrides] = [
         **SECOND,
     },
     {f"{HOP}.kind": "lmtp", f"{HOP}.port": 24},
+    {"queue.url": "postgresql://relay:secret@db.example.net:5432/relay?sslmode=require", "queue.warn": "4 h"},
+    {"role_mailbox.address": "ops@example.org", "role_mailbox.names": ["abuse"], "role_mailbox.hop": "mailbox"},
     {**XCLIENT, f"{HOP}.host": ["10.0.0.1", "fd00::1", "::1", "mail.example.net"]},  # DNS is not asked about names
     OAUTH2,
     {**OAUTH2, f"{HOP}.tls": "none", f"{HOP}.host": ["127.0.0.1"]},

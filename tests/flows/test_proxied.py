@@ -126,21 +126,6 @@ async def test_recipients_that_disagree_are_settled_at_the_retry(relay: Running,
     assert [mail.rcpt_tos for mail in box.mails] == [["bob@theirs.org"]]
 
 
-async def test_a_recipient_with_another_next_hop_comes_in_a_transaction_of_its_own(
-    box: Mailbox, tmp_path: Path
-) -> None:
-    async with mailbox() as other:
-        given = tables(box.port, tmp_path)
-        given["hop"]["other"] = {"host": ["127.0.0.1"], "port": other.port, "tls": "none"}
-        given["route"] = {"other": {"hop": "other", "recipient_domain": ["other.org"]}, **given["route"]}
-        async with running(given, tmp_path / "data") as relay:
-            script = MAIL.replace("C: DATA", "C: RCPT TO:<carl@other.org>\nS: 452 4.5.3 *\nC: DATA")
-            again = MAIL.replace("bob@theirs.org", "carl@other.org")
-            await play(relay.port("submission"), HELLO + script + "S: 250 *" + again + "S: 250 *")
-        assert [mail.rcpt_tos for mail in other.mails] == [["carl@other.org"]]
-    assert [mail.rcpt_tos for mail in box.mails] == [["bob@theirs.org"]]
-
-
 SENDERS = [
     # MAIL FROM, the From field, what the client hears, when
     ("eve@theirs.org", "ann@ours.org", "550 5.7.1 *", "mail"),

@@ -25,8 +25,8 @@ def mail(sender: str = "ann@ours.org", reply: str = "250 *") -> str:
     return f"C: MAIL FROM:<{sender}>\nS: {reply}\n"
 
 
-def rcpt(reply: str = "250 *") -> str:
-    return f"C: RCPT TO:<bob@theirs.org>\nS: {reply}\n"
+def rcpt(reply: str = "250 *", to: str = "bob@theirs.org") -> str:
+    return f"C: RCPT TO:<{to}>\nS: {reply}\n"
 
 
 CONTENT = "C: DATA\nS: 354 *\nC: From: ann@ours.org\nC:\nC: hello\nC: .\nS: 250 *\n"
@@ -69,7 +69,9 @@ async def test_messages_of_a_sender(box: Mailbox, tmp_path: Path) -> None:
 async def test_recipients_over_all_messages(box: Mailbox, tmp_path: Path) -> None:
     given = tables(box.port, sender={"per": "sender", "recipients": 3})
     async with running(given, tmp_path / "data") as relay:
-        script = mail() + rcpt() * 2 + CONTENT + mail() + rcpt() + rcpt(RCPT_LATER) * 2 + CONTENT
+        script = (
+            mail() + rcpt() + rcpt(to="cat@theirs.org") + CONTENT + mail() + rcpt() + rcpt(RCPT_LATER) * 2 + CONTENT
+        )
         # The recipient that was taken is served; the next message has none.
         await play(relay.port("submission"), HELLO + script + mail() + rcpt(RCPT_LATER) + "C: DATA\nS: 554 *")
     assert [len(envelope.rcpt_tos) for envelope in box.mails] == [2, 1]

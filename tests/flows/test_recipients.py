@@ -67,7 +67,7 @@ async def test_a_file_says_who_there_is(box: Mailbox, tmp_path: Path) -> None:
             + "S: 250 *",
         )
     assert [mail.rcpt_tos for mail in box.mails] == [
-        ["Ann@OURS.org", "boss@ours.org", "postmaster@ours.org", "boss@ours.org"]
+        ["Ann@OURS.org", "boss@ours.org", "postmaster@ours.org"]  # the bare Postmaster is boss
     ]
 
 

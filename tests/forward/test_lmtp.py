@@ -67,6 +67,32 @@ async def test_recipients_that_disagree_at_rcpt_get_nothing_sent() -> None:
         await hop.close()
 
 
+@pytest.mark.parametrize("is_lmtp", [True, False])
+async def test_where_each_can_be_settled_the_others_get_it(is_lmtp: bool) -> None:
+    script = {"rcpt": [Reply("250 2.1.5 ok"), FULL, Reply("250 2.1.5 ok")], "dot": [TAKEN, GONE]}
+    async with FakeHop(script, lmtp=is_lmtp) as fake:
+        hop = sending(fake) if is_lmtp else Sending(fake.port)
+        outcomes = await hop.deliver(ANN, BOB, CAT, each=True)
+        last = "permanent 550" if is_lmtp else "delivered 250"  # SMTP has one answer for both
+        assert told(outcomes) == ["delivered 250", "temporary 452", last]
+        await hop.close()
+
+
+async def test_where_all_are_refused_nothing_is_sent() -> None:
+    async with FakeHop({"rcpt": [FULL, GONE]}) as fake:
+        hop = Sending(fake.port)
+        assert told(await hop.deliver(ANN, BOB, each=True)) == ["temporary 452", "permanent 550"]
+        assert b"DATA" not in fake.commands
+        await hop.close()
+
+
+async def test_a_refused_data_is_the_answer_of_those_who_were_accepted() -> None:
+    async with FakeHop({"rcpt": [Reply("250 2.1.5 ok"), GONE], "data": Reply("451 4.3.0 later")}) as fake:
+        hop = Sending(fake.port)
+        assert told(await hop.deliver(ANN, BOB, each=True)) == ["temporary 451", "permanent 550"]
+        await hop.close()
+
+
 @pytest.mark.parametrize(
     ("dots", "expected", "cause"),
     [

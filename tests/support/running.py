@@ -36,8 +36,12 @@ class Running:
     async def until(self, event: str) -> None:
         """Wait for a fact of that event, unless there is one."""
         while event not in self.events():
-            self._told.clear()
-            await self._told.wait()
+            await self.changed()
+
+    async def changed(self) -> None:
+        """Wait for the next fact."""
+        self._told.clear()
+        await self._told.wait()
 
 
 @asynccontextmanager

@@ -50,11 +50,14 @@ class Sending:
         content: bytes = CONTENT,
         within: float = 30.0,
         change: Callable[[Envelope], None] = lambda envelope: None,
+        each: bool = False,
     ) -> tuple[Outcome, ...]:
         envelope = Envelope("id0", CLIENT, SENDER, recipients=list(recipients))
         change(envelope)
         message = Message.parse(content)
-        return await self.hop.deliver(envelope, message, recipients or (ANN,), self.clock.monotonic() + within)
+        return await self.hop.deliver(
+            envelope, message, recipients or (ANN,), self.clock.monotonic() + within, each=each
+        )
 
     async def ask(self, recipient: Address = ANN, *, client: Client = CLIENT, within: float = 30.0) -> Outcome:
         envelope = Envelope("id0", client, SENDER)

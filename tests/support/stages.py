@@ -31,6 +31,7 @@ class Scripted:
         self.received: list[tuple[Envelope, bytes]] = []
         self.arrived = asyncio.Event()
         self.forgotten: list[Envelope] = []
+        self.untold: list[tuple[bytes, Reply]] = []
         self.gate: asyncio.Event | None = None
         self.taken = EVERYTHING  # what the next hops take
 
@@ -39,6 +40,9 @@ class Scripted:
 
     def forget(self, envelope: Envelope) -> None:
         self.forgotten.append(envelope)
+
+    async def unheard(self, envelope: Envelope, content: bytearray, reply: Reply) -> None:
+        self.untold.append((bytes(content), reply))
 
     def capabilities(self, listener: str) -> Capabilities:
         return self.taken

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -115,6 +117,18 @@ HOP = {"hop": "mailbox", "host": "mx.example.net", "to": ["bob@example.net"], "e
         ),
         ("inbox.trouble", {"hop": "inbox", "cause": "x"}, "relay_trouble_total", {"stage": "inbox"}),
         ("forward.trouble", HOP | {"cause": "connect: refused"}, "relay_trouble_total", {"stage": "forward"}),
+        ("queue.trouble", {"cause": "locked"}, "relay_trouble_total", {"stage": "queue"}),
+        ("queue.delivered", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "delivered"}),
+        ("queue.deferred", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "deferred"}),
+        ("queue.failed", HOP, "relay_queue_attempts_total", {"hop": "mailbox", "result": "failed"}),
+        ("queue.lapsed", HOP | {"state": "held", "crashes": 5}, "relay_queue_held_total", {"cause": "poison"}),
+        ("queue.held", HOP | {"cause": "operator"}, "relay_queue_held_total", {"cause": "operator"}),
+        ("queue.held", HOP | {"cause": "no route for the report"}, "relay_queue_held_total", {"cause": "no_route"}),
+        ("queue.held", HOP | {"cause": "rcpt: 550 5.1.1 gone"}, "relay_queue_held_total", {"cause": "failed"}),
+        ("queue.reported", {"action": "delayed"}, "relay_queue_reports_total", {"action": "delayed"}),
+        ("queue.committed", {"operations": 3, "elapsed_ms": 1.5}, "relay_queue_commits_total", {}),
+        ("queue.committed", {"operations": 3, "elapsed_ms": 1.5}, "relay_queue_commit_operations_count", {}),
+        ("queue.committed", {"operations": 3, "elapsed_ms": 1.5}, "relay_queue_commit_seconds_count", {}),
     ],
 )
 def test_what_a_fact_counts(event: str, values: dict[str, object], name: str, labels: dict[str, str]) -> None:
@@ -144,6 +158,37 @@ def test_durations_are_in_seconds_and_sizes_in_octets() -> None:
     assert found["relay_answer_duration_seconds_sum", (("listener", "gateway"),)] == 0.25
 
 
+def test_the_queue_is_counted_by_recipient_and_its_commits_in_seconds() -> None:
+    found = counted(
+        Fact("queue.deferred", "", {"hop": "mailbox", "to": ["ann@example.org", "bob@example.net"]}),
+        Fact("queue.held", "", {"to": ["ann@example.org", "bob@example.net"], "cause": "operator"}),
+        Fact("queue.lapsed", "", {"to": "ann@example.org", "state": "waiting", "crashes": 1}),
+        Fact("queue.committed", "", {"operations": 40, "elapsed_ms": 12.5, "syncs": 1}),
+    )
+    assert found["relay_queue_attempts_total", (("hop", "mailbox"), ("result", "deferred"))] == 2
+    assert found["relay_queue_held_total", (("cause", "operator"),)] == 2
+    assert ("relay_queue_held_total", (("cause", "poison"),)) not in found
+    assert found["relay_queue_commit_operations_sum", ()] == 40
+    assert found["relay_queue_commit_seconds_sum", ()] == 0.0125
+
+
+def test_the_depth_of_the_queue_is_the_last_that_was_told() -> None:
+    waiting = {"hop": "mailbox", "state": "waiting"}
+    key = tuple(sorted(waiting.items()))
+    first = Fact("queue.depth", "", waiting | {"recipients": 70, "messages": 50, "oldest": 3600.0})
+    found = counted(first)
+    assert (found["relay_queue_recipients", key], found["relay_queue_oldest_seconds", key]) == (70, 3600)
+    found = counted(first, Fact("queue.depth", "", waiting | {"recipients": 0, "messages": 0, "oldest": 0.0}))
+    assert (found["relay_queue_recipients", key], found["relay_queue_oldest_seconds", key]) == (0, 0)
+
+
+def test_a_hop_is_down_until_it_is_up() -> None:
+    down, up = Fact("queue.down", "", {"hop": "mailbox", "cause": "x"}), Fact("queue.up", "", {"hop": "mailbox"})
+    key = ("relay_queue_hop_down", (("hop", "mailbox"),))
+    assert counted(down)[key] == 1
+    assert counted(down, up)[key] == 0
+
+
 def test_a_plain_connection_to_a_hop_is_no_tls_connection() -> None:
     assert not [name for name, _ in counted(Fact("forward.connected", "", HOP | {"tls": ""})) if "_tls_" in name]
 
@@ -157,6 +202,8 @@ FACTS = [
     "accept.connected accept.closed accept.refused accept.rejected accept.tls accept.login accept.received",
     "pipeline.answered edit.signed edit.unsigned edit.not_ours forward.connected forward.delivered forward.deferred",
     "forward.refused forward.ambiguous forward.trouble inbox.stored inbox.trouble pipeline.trouble",
+    "queue.depth queue.down queue.up queue.committed queue.held queue.reported queue.delivered queue.deferred",
+    "queue.failed queue.kept queue.lapsed queue.dropped queue.trouble",
 ]
 
 
@@ -173,6 +220,8 @@ def test_nothing_that_a_stranger_chooses_becomes_a_label() -> None:
         "version": "TLSv1.3",
         "result": "ok",
         "tls": "",
+        "state": "waiting",
+        "action": "failed",
     }
     found = Metrics()
     for event in " ".join(FACTS).split():
@@ -187,6 +236,14 @@ def test_a_fact_without_its_values_is_no_fault() -> None:
     for event in " ".join(FACTS).split():
         metrics.record(Fact(event))
         metrics.record(Fact(event, "", {"size": "many", "elapsed_ms": None, "reply": None, "tls": 3}))
+
+
+def test_the_manual_names_every_metric_of_the_queue_and_no_other() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "queue.md").read_text()
+    table = manual.partition("\n## Metrics\n")[2].partition("```")[0]
+    exposed = re.findall(r"^# TYPE (relay_queue_\w+) ", Metrics().expose().decode(), re.M)
+    ours = {name for name in exposed if not name.endswith("_created")}
+    assert set(re.findall(r"^\| `(relay_queue_\w+)`", table, re.M)) == ours
 
 
 def test_the_version_and_the_process_are_there() -> None:

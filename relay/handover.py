@@ -1,0 +1,134 @@
+"""Who answers for a message that was accepted: its next hop at once, or the queue.
+
+Proxied, the client hears the next hop's own answer (promise 2). The queue takes over where one reply cannot
+be had, or would not be true: several next hops, a route that says so, a hop in trouble where its route
+says `on_trouble = "queue"`. 250 is then said once the message is on disk (promise 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from relay.address import Address
+from relay.clock import Clock
+from relay.config.models import Config, HopTrouble, Mode, Route
+from relay.envelope import Envelope, Notify
+from relay.fact import Fact, Record
+from relay.forward.remembered import Remembered
+from relay.message import Message
+from relay.outcome import NextHop, Outcome, Result, disagree, one_reply
+from relay.queue.arrival import arriving, tried
+from relay.queue.entry import Entry, Recipient
+from relay.queue.schedule import Schedule
+from relay.reply import Reply, queued
+
+_DEFAULT = Notify()
+_KEEP = 30.0  # seconds for the disk, though the hop may have used up the client's patience
+
+
+class Queue(Protocol):
+    """`relay/queue/worker.py`, as far as it is needed here."""
+
+    async def keep(self, entry: Entry, until: float) -> Reply:
+        """250 once `entry` is on disk, else why not. until: monotonic."""
+
+    def is_down(self, hop: str) -> bool:
+        """The hop took no connection lately: trying it costs the client's patience, and its answer is known."""
+
+
+class Handover:
+    def __init__(
+        self,
+        config: Config,
+        hops: Mapping[str, NextHop],
+        queue: Queue,
+        remembered: Remembered,
+        clock: Clock,
+        chance: Callable[[], float],
+        record: Record,
+    ) -> None:
+        """hops: by name; `route.INBOX` is the inbox. chance: in [0, 1), for the jitter of retries."""
+        self._hops, self._queue, self._remembered = hops, queue, remembered
+        self._schedule = Schedule.of(config.queue, config.bounce)
+        self._clock, self._chance, self._record = clock, chance, record
+
+    async def take(
+        self,
+        came: Envelope,
+        sent: Envelope,
+        message: Message,
+        routes: Mapping[Address, Route],
+        content: bytes | bytearray,
+        until: float,
+        *,
+        is_reportable: bool,
+    ) -> Reply:
+        """The client's reply. came, content: as received. sent, message: as they leave. routes: of each recipient.
+
+        until: monotonic; every wait before our own final dot ends by then.
+        """
+        route = next(iter(routes.values()))
+        several = len({one.hop for one in routes.values()}) > 1
+        queues = route.on_trouble is HopTrouble.QUEUE
+        if several or route.mode is Mode.QUEUE or (queues and self._queue.is_down(route.hop)):
+            entry = self._entry(sent, message, routes, is_reportable=is_reportable)
+            return await self._queue.keep(entry, max(until, self._clock.monotonic() + _KEEP))
+        # Who may not be sent a report hears of a refusal in the session, so nothing is sent if one is refused.
+        outcomes = await self._proxy(came, sent, message, routes, content, until, each=queues and is_reportable)
+        if queues and _is_for_the_queue(outcomes, is_reportable=is_reportable):
+            entry = self._entry(sent, message, routes, is_reportable=is_reportable)
+            reply = await self._queue_rest(entry, outcomes)
+            if reply.is_positive or not disagree(outcomes):
+                return reply
+        if disagree(outcomes):
+            await self._remembered.keep(came, outcomes, content)
+        return one_reply(came.id, outcomes)
+
+    def _entry(
+        self, sent: Envelope, message: Message, routes: Mapping[Address, Route], *, is_reportable: bool
+    ) -> Entry:
+        told = sent.notify
+        recipients = (Recipient(one, route.hop, notify=told.get(one, _DEFAULT)) for one, route in routes.items())
+        entry = Entry(sent, message, self._clock.time(), is_reportable, tuple(recipients))
+        return arriving(entry, self._schedule)
+
+    async def _proxy(
+        self,
+        came: Envelope,
+        sent: Envelope,
+        message: Message,
+        routes: Mapping[Address, Route],
+        content: bytes | bytearray,
+        until: float,
+        *,
+        each: bool,
+    ) -> tuple[Outcome, ...]:
+        """One attempt for all who do not have the message from an attempt before."""
+        hop = next(iter(routes.values())).hop
+        settled = await self._remembered.settled(came, routes, content)
+        rest = [recipient for recipient in routes if recipient not in settled]
+        outcomes = await self._hops[hop].deliver(sent, message, rest, until, each=each) if rest else ()
+        if settled:
+            self._record(Fact("pipeline.settled", came.id, {"to": [str(recipient) for recipient in settled]}))
+        return (*settled.values(), *outcomes)
+
+    async def _queue_rest(self, entry: Entry, outcomes: Sequence[Outcome]) -> Reply:
+        """250 once those whom the attempt left open are on disk."""
+        now, chance = self._clock.time(), self._chance()
+        offers_dsn = self._hops[entry.recipients[0].hop].capabilities.dsn
+        left = tried(entry, outcomes, now, chance, self._schedule, offers_dsn=offers_dsn)
+        if left is None:  # refused, and the sender asked not to hear of it (NOTIFY=NEVER)
+            return queued(entry.envelope.id)
+        return await self._queue.keep(left, self._clock.monotonic() + _KEEP)
+
+
+def _is_for_the_queue(outcomes: Sequence[Outcome], *, is_reportable: bool) -> bool:
+    """Somebody is to be tried again, or one reply cannot tell what became of all.
+
+    A refusal that nobody could be told of later is left to the session, which tells it at the retry.
+    """
+    results = {outcome.result for outcome in outcomes}
+    if Result.PERMANENT in results and (not is_reportable or len(results) == 1):
+        return False
+    return results != {Result.DELIVERED}
