@@ -130,8 +130,10 @@ class Resolver(Questions):
             self._query = None
 
     async def _ask(self, question: Question) -> Answer:
-        if answer := self.cached(question):
-            return answer
+        return self.cached(question) or await self.ask(question)
+
+    async def ask(self, question: Question, seconds: float | None = None) -> Answer:
+        """The answer of a server. Raises TimeoutError when it takes longer than `seconds`; others may wait on."""
         if self._closed:
             return Answer(error=DnsTrouble, text="the resolver is closed")
         task = self._in_flight.get(question)
@@ -139,7 +141,9 @@ class Resolver(Questions):
             task = asyncio.create_task(self._ask_servers(question))
             self._in_flight[question] = task
             task.add_done_callback(lambda _: self._in_flight.pop(question, None))
-        await asyncio.wait([task])  # one who stops waiting does not end the question for the others
+        await asyncio.wait([task], timeout=seconds)  # one who stops waiting does not end it for the others
+        if not task.done():
+            raise TimeoutError
         if task.cancelled():
             return Answer(error=DnsTrouble, text="the resolver was closed")
         return task.result()
@@ -182,8 +186,7 @@ class Budget(Questions):
             return Answer(error=DnsTrouble, text="over the budget of DNS questions for one message")
         self.queries += 1
         try:
-            async with asyncio.timeout(self._deadline - now):
-                return await self._resolver._ask(question)
+            return await self._resolver.ask(question, self._deadline - now)
         except TimeoutError:
             return Answer(error=DnsTrouble, text="over the budget of DNS time for one message")
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from relay.address import Address
 from relay.authenticate import arc, dkim, dmarc, iprev, spf
+from relay.authenticate.eager import begin
 from relay.author import parse_author
 from relay.clock import Clock, SystemClock
 from relay.errors import MalformedAddress, MalformedMessage
@@ -60,10 +61,10 @@ class EarlySpf:
         self, ip: str | Ip, helo: str, mail_from: Sender, resolver: Resolver, *, seconds: float = SECONDS
     ) -> None:
         self.budget = resolver.budget(SHARES["spf"], seconds * DNS_TIME)
-        self.task = asyncio.create_task(_check_sender(ip, helo, mail_from, self.budget))
+        self.verdict = begin(_check_sender(ip, helo, mail_from, self.budget))
 
     def cancel(self) -> None:
-        self.task.cancel()
+        self.verdict.cancel()
 
 
 async def authenticate(
@@ -128,26 +129,21 @@ class _Run:
 
     async def verdicts(self, trusted_sealers: Collection[str], early: EarlySpf | None) -> Verdicts:
         began = self._clock.monotonic()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._seconds
+        until = asyncio.get_running_loop().time() + self._seconds
         if early:
             self._budgets["spf"] = early.budget
-        sender = early.task if early else _check_sender(self._ip, self._helo, self._mail_from, self._budgets["spf"])
-        async with asyncio.TaskGroup() as group:
-            walk = group.create_task(self._safely("dmarc", self._discover(), _no_walk))
-            sent = group.create_task(self._safely("spf", sender, self._no_spf))
-            hello = group.create_task(self._safely("helo", self._check_helo(sent), self._no_helo))
-            reverse = group.create_task(self._safely("iprev", self._check_iprev(), self._no_iprev))
-            signed = group.create_task(self._safely("dkim", self._check_dkim(), self._no_dkim))
-            chain = group.create_task(self._safely("arc", self._check_arc(trusted_sealers), self._no_arc))
-            # A timer for all costs less than a timeout in each; to fire late, after a cancellation, is harmless.
-            soon = until - self._seconds * (1 - CHECK_TIME)
-            timers = [
-                loop.call_at(soon, _cut_off, sent, hello, reverse, signed, chain),
-                loop.call_at(until, _cut_off, walk),
-            ]
-        for timer in timers:
-            timer.cancel()
+        sender = early.verdict if early else _check_sender(self._ip, self._helo, self._mail_from, self._budgets["spf"])
+        walk = begin(self._safely("dmarc", self._discover(), _no_walk))
+        sent = begin(self._safely("spf", sender, self._no_spf))
+        hello = begin(self._safely("helo", self._check_helo(sent), self._no_helo))
+        reverse = begin(self._safely("iprev", self._check_iprev(), self._no_iprev))
+        signed = begin(self._safely("dkim", self._check_dkim(), self._no_dkim))
+        chain = begin(self._safely("arc", self._check_arc(trusted_sealers), self._no_arc))
+        try:
+            await _end_by(until - self._seconds * (1 - CHECK_TIME), sent, hello, reverse, signed, chain)
+            await _end_by(until, walk)
+        finally:
+            _cut_off(walk, sent, hello, reverse, signed, chain)
         found, signatures = _result(sent, self._no_spf), _result(signed, self._no_dkim)
         return Verdicts(
             spf=found,
@@ -173,7 +169,7 @@ class _Run:
 
     # --- the checks ---------------------------------------------------------------------------------
 
-    async def _check_helo(self, sent: asyncio.Task[SpfVerdict]) -> SpfVerdict:
+    async def _check_helo(self, sent: asyncio.Future[SpfVerdict]) -> SpfVerdict:
         if not _reverse_path(self._mail_from):  # it is the same check
             return await sent
         return await spf.check_helo(self._ip, self._helo, self._budgets["helo"])
@@ -213,11 +209,9 @@ class _Run:
         def failed(why: str) -> DmarcVerdict:
             return DmarcVerdict(DmarcResult.TEMPERROR, domain, problem=why)
 
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._safely("dmarc", dmarc.judge(walk, passed, signers, undecided), failed)
-        except TimeoutError:
-            return failed(_LATE)
+        judged = begin(self._safely("dmarc", dmarc.judge(walk, passed, signers, undecided), failed))
+        await _end_by(until, judged)
+        return _result(judged, failed)
 
     # --- what a check says that came to nothing -----------------------------------------------------
 
@@ -242,12 +236,22 @@ def _no_walk(why: str) -> None:
     return None
 
 
-def _cut_off(*checks: asyncio.Task[Any]) -> None:
+async def _end_by(when: float, *checks: asyncio.Future[Any]) -> None:
+    """Wait until `checks` are over; those that are not at `when`, in the time of the loop, are cut off."""
+    waiting = [check for check in checks if not check.done()]
+    if waiting:
+        seconds = max(0.0, when - asyncio.get_running_loop().time())
+        _, late = await asyncio.wait(waiting, timeout=seconds)
+        _cut_off(*late)
+        await asyncio.wait(waiting)
+
+
+def _cut_off(*checks: asyncio.Future[Any]) -> None:
     for check in checks:
         check.cancel()
 
 
-def _result(check: asyncio.Task[T], failed: Callable[[str], T]) -> T:
+def _result(check: asyncio.Future[T], failed: Callable[[str], T]) -> T:
     """What it found; `failed(why)` when it was cut off."""
     return failed(_LATE) if check.cancelled() else check.result()
 
