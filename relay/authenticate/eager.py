@@ -29,7 +29,9 @@ def begin(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         failed: asyncio.Future[T] = loop.create_future()
         failed.set_exception(error)
         return failed
-    return loop.create_task(_rest(work, waits_for))
+    task = loop.create_task(_rest(work, waits_for))
+    task.add_done_callback(lambda _: work.close())  # one that is cancelled before it runs never comes to `work`
+    return task
 
 
 async def _rest(work: Coroutine[Any, Any, T], waits_for: object) -> T:
