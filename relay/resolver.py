@@ -27,6 +27,7 @@ MAX_NAME = 253  # octets without the final dot, RFC 1035 §2.3.4
 MAX_LABEL = 63
 MAX_IN_FLIGHT = 256  # questions of the whole relay that wait for a server at one time
 MAX_CACHE_OCTETS = 16 * 1024 * 1024
+_ABSENT: dict[type[ResolverError], str] = {NoSuchName: "no such name", NoData: "no data"}
 
 _LABELS = re.compile(rf"[ -\-/-~]{{1,{MAX_LABEL}}}(?:\.[ -\-/-~]{{1,{MAX_LABEL}}})*\Z")  # no controls, no dots in them
 
@@ -176,9 +177,12 @@ class Budget(Questions):
         self._deadline = clock.monotonic() + seconds
 
     async def _ask(self, question: Question) -> Answer:
-        start = self._clock.monotonic()
-        answer = self._resolver.cached(question) or await self._ask_within(question, start)
-        self.steps.append(Step(0, f"{question.kind} {question.name}", found(answer), self._clock.monotonic() - start))
+        answer, seconds = self._resolver.cached(question), 0.0
+        if answer is None:
+            start = self._clock.monotonic()
+            answer = await self._ask_within(question, start)
+            seconds = self._clock.monotonic() - start
+        self.steps.append(Step(0, f"{question.kind} {question.name}", found(answer), seconds))
         return answer
 
     async def _ask_within(self, question: Question, now: float) -> Answer:
@@ -194,5 +198,5 @@ class Budget(Questions):
 def found(answer: Answer) -> str:
     """An answer in a few words for people: the number of records, or what went wrong."""
     if answer.error is not None:
-        return {NoSuchName: "no such name", NoData: "no data"}.get(answer.error, answer.text)
+        return _ABSENT.get(answer.error, answer.text)
     return f"{len(answer.records)} record{'s' if len(answer.records) > 1 else ''}"

@@ -1,41 +1,67 @@
 """Verdicts told to people: what was asked, what was found, what followed from it.
 
-`facts` is the JSON form that the journal keeps and `--json` prints; `lines` reads that form, so that
-a message of last week and one verified now are explained by the same words.
+`facts` is the JSON form that `--json` prints; `lines` reads that form, so that a message of last week and one
+verified now are explained by the same words. `kept` is the form in the journal, and `named` makes `facts` of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from relay.decide.policy import Decision
-from relay.verdict import Verdicts
+from relay.verdict import Step, Verdicts
 
 _SCALARS = (str, int, float)
+_TRACED = ("spf", "helo", "dmarc")  # the verdicts that have a trace
 
 
 def facts(verdicts: Verdicts) -> dict[str, Any]:
     """The verdicts as JSON-able values, named as in `relay/verdict.py`; addresses as text."""
+    return named(kept(verdicts))
+
+
+def kept(verdicts: Verdicts) -> dict[str, Any]:
+    """As `facts`, but a step is the list of its values: half the work and two thirds of the octets a message."""
     values: dict[str, Any] = _plain(verdicts)
     values["iprev"]["ip"] = str(verdicts.iprev.ip)
     return values
 
 
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `kept` made, as `facts` has it."""
+    traces = {name: {**values[name], "trace": _named(values[name]["trace"])} for name in _TRACED}
+    return {**values, **traces, "steps": _named(values["steps"])}
+
+
+def _named(steps: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    return [Step(*step)._asdict() for step in steps]
+
+
 def _plain(value: Any) -> Any:
     """`dataclasses.asdict` without its copies of what cannot change: every message of a gateway comes by here."""
     if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    if names := _names(value.__class__):
-        return {name: inner if isinstance(inner := getattr(value, name), _SCALARS) else _plain(inner) for name in names}
-    return value
+        return [one if isinstance(one, Step) else _plain(one) for one in value]
+    if (reading := _reading(value.__class__)) is None:
+        return value
+    names, read = reading
+    values = dict(zip(names, read(value), strict=True))
+    for name, inner in values.items():
+        if not isinstance(inner, _SCALARS):
+            values[name] = _plain(inner)
+    return values
 
 
 @cache
-def _names(kind: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
+def _reading(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]] | None:
+    """The names of a dataclass's fields, and what reads them all; None for any other type."""
+    if not is_dataclass(kind):
+        return None
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def brief(verdicts: Verdicts) -> dict[str, object]:

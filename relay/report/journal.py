@@ -25,7 +25,7 @@ from relay.clock import Clock
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 
-EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.facts` made them
+EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.kept` made them
 FILE_NAME = "journal.db"  # in the data folder
 VERSION = 1  # of the schema, in PRAGMA user_version
 FLUSH = 1.0  # seconds that a fact waits for company
