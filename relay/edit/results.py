@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from relay.address import domain_key
 from relay.lexical import Kind, Token, tokens, unfold
@@ -100,6 +101,11 @@ def results_value(verdicts: Verdicts | None, authserv_id: str, *, mail_from: str
 
 def encode(value: str) -> str:
     """A foreign value, fit for the field: as it is, as a quoted string, or `invalid`."""
+    return _encoded(value) if len(value) <= MAX_TEXT else "invalid"
+
+
+@lru_cache(1024)  # names and addresses come again and again; 1 MB at most
+def _encoded(value: str) -> str:
     if not value.isascii():
         value = domain_key(value)
     # An encoded word (RFC 2047) would mean something else to a reader that decodes it.
