@@ -122,8 +122,10 @@ class _Run:
         self._ip = ip_address(ip) if isinstance(ip, str) else ip
         self._helo, self._mail_from, self._clock = helo, mail_from, clock
         self._seconds, self._record, self._id = seconds, record, id
-        self._budgets = {name: resolver.budget(share, seconds * DNS_TIME) for name, share in SHARES.items()}
-        self._budgets["dmarc"] = resolver.budget(SHARES["dmarc"], seconds)
+        self._budgets = {
+            name: resolver.budget(share, seconds if name == "dmarc" else seconds * DNS_TIME)
+            for name, share in SHARES.items()
+        }
         self._content = b"" if isinstance(message, Message) else bytes(message)
         self._message, self._author, self._problem = _read(message)
 
