@@ -136,8 +136,8 @@ def why_we_differ(text: str, ours: SpfVerdict, theirs: str, note: str) -> str:
         return (
             "RFC 7208 §6: only redirect and exp must not be repeated; unknown ones are ignored however often they come"
         )
-    if "trivial recursion" in note and ours.mechanism:
-        return "RFC 7208 §4.6.2: terms go from left to right, and one before the include of itself has matched"
+    if "trivial recursion" in note and (ours.mechanism or ours.result == "temperror"):
+        return "RFC 7208 §4.6.2: terms go from left to right, and one before the include of itself has decided"
     if "Void lookup limit" in note and ours.void_lookups <= 2:
         return "RFC 7208 §4.6.4 counts the terms that come back void; pyspf counts questions"
     return ""
