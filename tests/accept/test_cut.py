@@ -72,6 +72,10 @@ async def test_what_was_begun_goes_on_when_the_client_leaves_behind_the_dot(leav
         getattr(client, leave)()
         if leave == "reset":
             await relay.until(lambda: relay.listeners.load.connections == 0)
+        else:
+            [service] = [one for one in relay.listeners._services if one.connections]
+            [connection] = service.connections
+            await relay.until(lambda: connection._is_at_end)  # type: ignore[attr-defined]
         stages.gate.set()
         if leave == "half_close":
             assert [code(text) for text in await client.rest()] == ["250 2.0.0"]
