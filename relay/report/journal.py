@@ -45,22 +45,25 @@ CREATE INDEX fact_by_time ON fact (event, time);
 """
 _INSERT = "INSERT INTO fact (time, id, event, level, facts) VALUES (?, ?, ?, ?, ?)"
 _SWEEP = "DELETE FROM fact WHERE time < ?"
-_STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY number"
+_STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY time, number"
 
 Row = tuple[float, str, str, str, str]
 
 
 class Journal:
-    """keep: seconds that a fact stays. `record` is for any thread-less caller in the loop; it never waits."""
+    """keep: seconds that a fact stays. `record` is for any thread-less caller in the loop; it never waits.
 
-    def __init__(self, path: Path, keep: float, clock: Clock, record: Record) -> None:
+    sweeps: of several processes that write to it, this one deletes what is past its time.
+    """
+
+    def __init__(self, path: Path, keep: float, clock: Clock, record: Record, *, sweeps: bool = True) -> None:
         self._path, self._keep, self._clock, self._tell = path, keep, clock, record
         self._waiting: deque[Row] = deque(maxlen=MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "journal")
         self._database: sqlite3.Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
-        self._swept = 0.0
+        self._sweeps, self._swept = sweeps, 0.0
         self._in_trouble = False
 
     async def open(self) -> None:
@@ -134,7 +137,7 @@ class Journal:
         now = self._clock.time()
         with database:
             database.executemany(_INSERT, rows)
-            if now - self._swept > SWEEP:
+            if self._sweeps and now - self._swept > SWEEP:
                 database.execute(_SWEEP, (now - self._keep,))
                 self._swept = now
 
