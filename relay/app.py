@@ -107,7 +107,7 @@ class App:
         self._clock, self._log = clock, log
         self._part = part = part or Part()
         self.metrics = Metrics()
-        self._remembered, self._rates = Remembered(clock), Rates(clock, self.record)
+        self._remembered, self._rates = Remembered(clock), Rates(clock, self.record, part.memory)
         self._verification = Verification(clock, self.record)
         self._duplicates = Duplicates(clock, config.duplicates.keep)
         self._ready = False
@@ -221,7 +221,7 @@ class App:
             queueing = self._queueing
             return Workers(config, part, self._clock, self.record, queueing.free, lambda: queueing.inherited)
         pipeline, logins = self._now.pipeline, self._now.logins
-        return Listeners(config, pipeline, logins, self._clock, self.record, is_shared=part.count > 1)
+        return Listeners(config, pipeline, logins, self._clock, self.record, part=part)
 
     def _build(self, config: Config, recipients: Mapping[str, Recipients]) -> Generation:
         """All parts that can be made without opening a port. Raises ConfigError."""

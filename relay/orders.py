@@ -14,6 +14,7 @@ class Begin:
     config: Config  # with the real port of each listener
     number: int
     count: int
+    memory: int  # descriptor of what the workers share
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from relay.fact import Fact, Record
 from relay.link import Link, LinkLost
 from relay.orders import Abandon, Begin, Commit, Count, Drain, Prepare, Ready
 from relay.part import Part
+from relay.shared import Memory
 from relay.telling import Note
 from relay.watch.totals import Families, lasting, total
 
@@ -92,6 +93,7 @@ class Workers:
         self._config, self._count, self._clock, self._record = config, part.count, clock, record
         self._telling, self._free, self._inherited = part.telling, free, inherited
         part.telling.send = self.send
+        self._memory = Memory(part.count)
         self._places: dict[_Place, list[socket.socket]] = {}
         self._given = config
         self._workers: dict[int, _Worker] = {}
@@ -174,6 +176,7 @@ class Workers:
             worker.link.tell(Drain())
         if self._keepers:
             await asyncio.wait(self._keepers)
+        self._memory.close()
         self._release([*self._places])
 
     def kill(self) -> None:
@@ -245,7 +248,7 @@ class Workers:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "relay.worker", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *self._inherited()),
+                pass_fds=(theirs.fileno(), self._memory.descriptor, *self._inherited()),
             )
         except BaseException:
             ours.close()
@@ -263,7 +266,8 @@ class Workers:
             self._workers[worker.number] = worker
             for note in self._notes:
                 worker.link.tell(note)
-            ready: Ready = await worker.link.ask(Begin(self._given, worker.number, self._count), START)
+            order = Begin(self._given, worker.number, self._count, self._memory.descriptor)
+            ready: Ready = await worker.link.ask(order, START)
             worker.owner, worker.is_ready = ready.owner, True
         if self._stopping.is_set():
             worker.link.tell(Drain())
@@ -277,6 +281,7 @@ class Workers:
         self._workers.pop(worker.number, None)
         await _cancelled(watching)
         worker.link.close()
+        self._memory.clear(worker.number)
         self._gone = total((self._gone, lasting(worker.counted)))
         if worker.owner is not None:
             await self._free(worker.owner)

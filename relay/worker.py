@@ -26,6 +26,7 @@ from relay.fact import Fact
 from relay.link import Link
 from relay.orders import Abandon, Begin, Commit, Count, Drain, Prepare, Ready
 from relay.part import Part
+from relay.shared import Memory
 from relay.telling import Note, Telling
 from relay.watch import logs
 
@@ -56,8 +57,8 @@ class Worker:
 
     async def _answer(self, order: Any) -> Ready | list[Metric] | None:
         match order:
-            case Begin(config, number, count):
-                return await self._begin(config, number, count)
+            case Begin(config, number, count, memory):
+                return await self._begin(config, number, Memory(count, memory))
             case Count():
                 return self._began().metrics.families()
             case Prepare(config):
@@ -70,11 +71,11 @@ class Worker:
                 await self._abandon()
         return None
 
-    async def _begin(self, config: Config, number: int, count: int) -> Ready:
+    async def _begin(self, config: Config, number: int, memory: Memory) -> Ready:
         _configure(config)
-        self._number, self._count = number, count
-        part = Part(serves=True, oversees=False, number=number, count=count, telling=self._telling)
-        app = App(share(config, number, count), SystemClock(), self._log, part)
+        self._number, self._count = number, memory.count
+        part = Part(True, False, number, memory.count, self._telling, memory)
+        app = App(share(config, number, memory.count), SystemClock(), self._log, part)
         await app.start()
         self._app = app
         return Ready(app.owner)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from relay.accept import tls
+from relay.accept.counts import SharedCounts
 from relay.accept.failures import Failures
 from relay.accept.limits import Ip, Load
 from relay.accept.login import Logins
@@ -25,6 +26,7 @@ from relay.config.models import Config
 from relay.config.networks import this_machine
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
+from relay.part import Part
 
 _Place = tuple[str, int, str]  # host and port as configured, and the listener's name where any port will do
 
@@ -99,18 +101,20 @@ class Listeners:
         record: Record,
         is_own: Callable[[Ip], bool] | None = None,
         *,
-        is_shared: bool = False,
+        part: Part | None = None,
     ) -> None:
         """is_own: an address is this machine's; asked about clients that a load balancer names.
 
-        is_shared: other workers listen on the same ports.
+        part: None for all of the relay; else other workers listen on the same ports.
         """
         self._first = config, stages, logins
         self._clock, self._record = clock, record
         self._is_own = is_own or this_machine().is_own
-        self._is_shared = is_shared
-        self.load = Load(config.limit, config.stress, config.delay.max_sleeping, self._note_stress)
-        self._failures = Failures(config.login, clock)
+        part = part or Part()
+        self._is_shared = part.count > 1
+        counts = SharedCounts(part.memory, part.number) if part.memory is not None else None
+        self.load = Load(config.limit, config.stress, config.delay.max_sleeping, self._note_stress, counts)
+        self._failures = Failures(config.login, clock, part.telling)
         self._endpoints: dict[_Place, _Endpoint] = {}
         self._services: list[Service] = []  # those that take connections, and those of earlier ones still open
         self.addresses: dict[str, tuple[str, int]] = {}
