@@ -107,9 +107,9 @@ class App:
         self._clock, self._log = clock, log
         self._part = part = part or Part()
         self.metrics = Metrics()
-        self._remembered, self._rates = Remembered(clock), Rates(clock, self.record, part.memory)
+        self._remembered, self._rates = Remembered(clock, part.telling), Rates(clock, self.record, part.memory)
         self._verification = Verification(clock, self.record)
-        self._duplicates = Duplicates(clock, config.duplicates.keep)
+        self._duplicates = Duplicates(clock, config.duplicates.keep, part.telling)
         self._ready = False
         self._before: dict[Generation, asyncio.Task[None]] = {}  # generations whose sessions have not all ended
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
