@@ -41,6 +41,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._number, self._count = 0, 1
         self._app: App | None = None
+        self._early: list[Note] | None = []  # what came before there is anybody to hear it
         self._prepared: Prepared | None = None
 
     async def run(self, connection: socket.socket) -> None:
@@ -76,6 +77,9 @@ class Worker:
         self._number, self._count = number, memory.count
         part = Part(True, False, number, memory.count, self._telling, memory)
         app = App(share(config, number, memory.count), SystemClock(), self._log, part)
+        early, self._early = self._early or [], None
+        for note in early:
+            self._telling.hear(note)
         await app.start()
         self._app = app
         return Ready(app.owner)
@@ -92,6 +96,8 @@ class Worker:
 
     def _hear(self, message: Any) -> None:
         match message:
+            case Note() if self._early is not None:
+                self._early.append(message)
             case Note():
                 self._telling.hear(message)
             case Drain():
