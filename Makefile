@@ -2,12 +2,13 @@
 # make test   everything; tests of peers that are not installed skip and say what to install
 # make check  ruff, mypy --strict, the folder law
 # make bench  the tables of docs/performance.md
+# make bench-reliability  the checks of docs/reliability.md, some of them for minutes; ARGS="R1 --quick"
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench bench-reliability clean
 
 run: $(VENV)/run.stamp
 	$(BIN)/relay serve
@@ -23,6 +24,9 @@ check: $(VENV)/test.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)
+
+bench-reliability: $(VENV)/test.stamp
+	$(BIN)/python -m bench.reliability $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -10,6 +10,7 @@ TABLES = {
     "idle": "KB of memory for an idle session, plain and after STARTTLS",
     "sign": "what a DKIM signature costs, in the event loop and in threads",
     "verify": "what verifying one RSA-2048 signature costs, beside the bare arithmetic and beside dkimpy",
+    "waiting": "a relay with 100,000 messages in its queue: start, memory, answers to `relay queue`",
 }
 
 

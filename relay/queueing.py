@@ -16,7 +16,7 @@ import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.address import Address
 from relay.clock import Clock
@@ -42,7 +42,8 @@ from relay.queue.store import Store
 from relay.queue.worker import Worker
 
 FILE_NAME = "queue.db"  # in the data folder
-LOCK_POLL = 0.2  # seconds
+LOCK_POLL = 0.1  # seconds
+LOCK_PATIENCE = 2.0  # seconds: a `relay queue` that changes something is about to let it go
 INBOX_AT_ONCE = 100  # deliveries to our own store, which commits them together
 
 _WAKE_REPORTER = frozenset(("queue.failed", "queue.kept"))  # a first attempt may have left some to report
@@ -59,6 +60,14 @@ class Current(Protocol):
     def signer(self) -> Signer: ...
 
 
+class _Derived(NamedTuple):
+    """limits: connections that the worker may have to each hop, by name."""
+
+    config: Config
+    schedule: Schedule
+    limits: Mapping[str, int]
+
+
 class Queueing:
     """now: what is in force. `worker` takes new messages; `store` is what `relay queue` looks into."""
 
@@ -73,8 +82,8 @@ class Queueing:
         self.worker = Worker(
             self.store,
             lambda: now().hops,
-            self._limits,
-            lambda: Schedule.of(now().config.queue, now().config.bounce),
+            lambda: self._derived().limits,
+            lambda: self._derived().schedule,
             clock,
             self._tell,
             random.random,
@@ -99,6 +108,7 @@ class Queueing:
         )
         self._control = Control(config.data / SOCKET, commands, self._tell)
         self._depth: asyncio.Task[None] | None = None
+        self._made: _Derived | None = None
         self._is_open = False
         self._clock = clock
 
@@ -163,17 +173,16 @@ class Queueing:
             self._lock.release()
 
     async def _acquire(self, lock: Lock) -> None:
-        """Raises ConfigError. Workers that a dead supervisor left finish first what they are at."""
-        is_told = False
+        """Raises ConfigError. Workers whose supervisor died first finish what they are at, however long it takes."""
+        until, is_told = self._clock.monotonic() + LOCK_PATIENCE, False
         while True:
             try:
-                lock.acquire()
+                return lock.acquire()
             except ConfigError:
-                if not lock.is_orphaned():
+                is_orphaned = lock.is_orphaned()
+                if not is_orphaned and self._clock.monotonic() >= until:
                     raise
-            else:
-                return
-            if not is_told:
+            if is_orphaned and not is_told:
                 is_told = True
                 text = "the workers of a relay that ended finish what is in flight"
                 self._record(Fact("queue.waiting", "", {"cause": text}, "warning"))
@@ -206,10 +215,14 @@ class Queueing:
         self._telling = None
         self._say("report")
 
-    def _limits(self) -> Mapping[str, int]:
+    def _derived(self) -> _Derived:
+        """Asked several times a message, and made once a configuration."""
         config = self._now().config
-        kept = HopKind.INBOX
-        return {name: INBOX_AT_ONCE if hop.kind is kept else hop.connections for name, hop in config.hop.items()}
+        if self._made is None or self._made.config is not config:
+            kept = HopKind.INBOX
+            limits = {name: INBOX_AT_ONCE if hop.kind is kept else hop.connections for name, hop in config.hop.items()}
+            self._made = _Derived(config, Schedule.of(config.queue, config.bounce), limits)
+        return self._made
 
     def _route(self, envelope: Envelope, recipient: Address) -> str | None:
         config = self._now().config

@@ -39,8 +39,9 @@ changed, and what it did is a duplicate that both logs explain (may_duplicate=le
 holds the lock of the file and its workers claim rows in it; when it starts, whatever is ACTIVE belongs to the
 dead. On PostgreSQL many relays share the tables; leases run by the clock of the database.
 
-THE PARTS, in the order of a message's way: `states` and `entry` (words), `schema`, `operations` (all SQL), `sqlite`
-and `postgres` (engines: one transaction at a time), `store` (group commit, the disk), `schedule` and
-`destination` (pure: when, and how many at once), `worker` (one attempt after the other), `bounce` (pure: the
-report's text) and `reporter`, `control` (the operator's socket).
+THE PARTS, in the order of a message's way: `states` and `entry` (words), `schema` and `rows` (tables), `operations`,
+`reports`, `reading` and `selection` (all SQL, of the pieces in `statements`), `engine` (what runs it), `sqlite` and
+`postgres` (engines), `lock` and `disk` (of the file), `group_commit`, `store` (all of it, for its users), `schedule`
+and `destination` (pure: when, and how many at once), `spool` (how much at once), `worker` and `attempt`, `bounce` and
+`delivery_status` (pure: the report's text) and `reporter`, `control` and `commands` (an operator's).
 """

@@ -27,6 +27,7 @@ from relay.edit.headers import date, folded
 from relay.message import Message
 from relay.queue.delivery_status import action, delivery_status, is_ascii, printable, remote, status
 from relay.queue.entry import Action, Queued, Recipient
+from relay.queue.schedule import wants
 
 _WIDTH = 72  # of lines for people
 # RFC 5322 §3.6.4, without its obsolete and quoted forms: what is not so plain is not worth a reference.
@@ -141,10 +142,7 @@ def build(
 
 
 def _is_wanted(recipient: Recipient) -> bool:
-    what = action(recipient)
-    if not recipient.notify.on:
-        return what is not Action.RELAYED  # RFC 3461 §5.2.2 (e)
-    return _EVENTS[what] in recipient.notify.on.upper().split(",")
+    return wants(recipient.notify, _EVENTS[action(recipient)])
 
 
 # --- the text for people -------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from relay.outcome import Outcome, Result
 
 START = 2  # attempts at once at a hop of which nothing is known
 CONNECTIONS = 20  # to a hop for which no limit is set: our own store
-AHEAD = 8  # windows full of new messages that may wait in memory
+NEW = 2000  # messages of one hop that wait in memory, where they were born; a few kilobytes each, besides their octets
 AT_ONCE = 250  # attempts at all hops together: each has a socket, and its message in memory
 
 T = TypeVar("T")
@@ -34,16 +34,18 @@ class Change(StrEnum):
 class Destination(Generic[T]):
     """One next hop. Times are monotonic.
 
-    ready: what is claimed for it and waits for its turn. coming: what will be, once it is committed.
-    active: attempts that run.
+    ready: what is claimed for it and waits for its turn. new: the same, never tried and still in memory;
+    coming: how much more of that is being committed. The two take turns. active: attempts that run.
     retry_at: when it is probed; None while it is up. failures: how often in a row it was found down.
     said: the last outcome that was about the hop.
     """
 
-    __slots__ = ("_probe", "active", "coming", "failures", "ready", "retry_at", "said", "window")
+    __slots__ = ("_is_new_next", "_probe", "active", "coming", "failures", "new", "ready", "retry_at", "said", "window")
 
     def __init__(self) -> None:
         self.ready: deque[T] = deque()
+        self.new: deque[T] = deque()
+        self._is_new_next = True
         self.window = START
         self.active = self.coming = self.failures = 0
         self.retry_at: float | None = None
@@ -63,28 +65,28 @@ class Destination(Generic[T]):
     def wants(self, now: float, connections: int) -> int:
         """How many to claim, so that one is at hand whenever an attempt ends."""
         if self.retry_at is not None:
-            return 0 if self.ready else self.room(now, connections)
+            return 0 if self.has_ready else self.room(now, connections)
         window = min(self.window, connections)
         return window if len(self.ready) < window else 0
 
-    def takes_new(self, connections: int, *, has_backlog: bool) -> bool:
-        """Whether a message just kept may wait here too. has_backlog: older ones wait, and are not to be overtaken.
-
-        Half of the room goes to the old then, since `wants` asks for them whenever less than a window is ready.
-        """
-        window = min(self.window, connections)
-        room = window // 2 if has_backlog else AHEAD * window
-        return not self.is_down and len(self.ready) + self.coming < room
+    @property
+    def takes_new(self) -> bool:
+        """Whether a new message may stay in memory, to be sent from there."""
+        return not self.is_down and len(self.new) + self.coming < NEW
 
     def may_wait(self, now: float, connections: int) -> bool:
-        """Whether what was claimed may wait here; the hop may have gone down meanwhile."""
-        if self.is_down:
-            return not self.ready and self.room(now, connections) > 0
-        return len(self.ready) < AHEAD * self.window
+        """Whether what was claimed may wait here still: the hop may have gone down meanwhile."""
+        return not self.is_down or (not self.has_ready and self.room(now, connections) > 0)
+
+    @property
+    def has_ready(self) -> bool:
+        return bool(self.ready or self.new)
 
     def begin(self) -> T:
-        """The first that is ready; its attempt begins."""
-        item = self.ready.popleft()
+        """The next that is ready; its attempt begins."""
+        queue = self.new if self.new and (self._is_new_next or not self.ready) else self.ready
+        self._is_new_next = queue is self.ready
+        item = queue.popleft()
         self.active += 1
         if self.is_down:
             self._probe = item
@@ -152,7 +154,7 @@ class Destinations(Generic[T]):
             name = self._turns[0]
             self._turns.rotate(-1)
             destination = self._by_name[name]
-            if destination.ready and destination.room(now, connections.get(name, CONNECTIONS)):
+            if destination.has_ready and destination.room(now, connections.get(name, CONNECTIONS)):
                 return destination.begin()
         return None
 
@@ -160,6 +162,7 @@ class Destinations(Generic[T]):
         """What waits for its turn at one hop, or at all of them; it has none any more."""
         taken: list[T] = []
         for one in (name,) if name is not None else tuple(self._by_name):
-            taken += self[one].ready
-            self[one].ready.clear()
+            for queue in (self[one].ready, self[one].new):
+                taken += queue
+                queue.clear()
         return taken

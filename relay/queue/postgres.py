@@ -2,7 +2,7 @@
 
 STANDARDS  PostgreSQL's manual §30.4 (synchronous_commit), §27.2.8 (synchronous standbys), appendix A (SQLSTATE).
 TRUSTS     the server, once TLS has shown who it is; not that it is there, nor that it answers. None of its texts is
-           logged but the first line of an error, for the others quote rows.
+           logged but the first line of an error, for its detail quotes rows.
 FAILS      `open` with ConfigError, and everything else with NotKept. An answer to COMMIT that did not come, or that
            no standby confirmed, is CommitUnknown. Whatever was gone is connected to again by the next call.
 
@@ -161,6 +161,7 @@ class PostgresEngine:
                 return await attempt()
             except DBAPIError as error:
                 if _is_of_statement(error):
+                    _of_driver(error).detail = None  # it may quote a row, and the traceback goes into a log
                     raise
                 if number == TRIES or not (error.connection_invalidated or _state(error) in _PASSES):
                     raise _not_kept(error) from error

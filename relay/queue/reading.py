@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import groupby
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, text, update
 
 from relay.queue import rows
 from relay.queue.entry import Queued
@@ -18,6 +18,9 @@ _FIND = select(recipient).where(recipient.c.message == bindparam("id")).order_by
 _SIZE = select(message.c.size).where(message.c.id == bindparam("id"))
 _PIECE = select(content.c.octets)
 _PIECE = _PIECE.where(content.c.message == bindparam("id"), content.c.number == bindparam("number"))
+_SMALL = select(content.c.message, content.c.octets).join(message, message.c.id == content.c.message)
+_SMALL = _SMALL.where(content.c.message.in_(bindparam("ids", expanding=True)), content.c.number == 1)
+_SMALL = _SMALL.where(message.c.size == func.length(content.c.octets))
 _NEXT = select(recipient.c.due).where(is_state(State.WAITING), recipient.c.hop == HOP)
 _NEXT = _NEXT.order_by(recipient.c.due).limit(1)
 _MARK = select(mark.c.value).where(mark.c.name == CLEAN)
@@ -55,6 +58,11 @@ def whole(connection: Connection, now: float, id: str) -> bytearray | None:
         octets[at : at + len(piece)] = piece
         at, number = at + len(piece), number + 1
     return octets if number > 1 and at == size else None
+
+
+def small(connection: Connection, now: float, ids: Collection[str]) -> dict[str, bytes]:
+    """The octets of those messages that are one piece."""
+    return {id: bytes(octets) for id, octets in connection.execute(_SMALL, {"ids": padded(ids)})}
 
 
 def due_in(connection: Connection, now: float, hops: Collection[str]) -> float | None:

@@ -65,7 +65,7 @@ class Schedule:
         """When the sender is to hear that it takes long; None for never."""
         if self.warn is None or self.warn >= self.give_up:
             return None
-        return arrived + self.warn if is_reportable and _wants(notify, "DELAY") else None
+        return arrived + self.warn if is_reportable and wants(notify, "DELAY") else None
 
 
 def settle(
@@ -85,7 +85,7 @@ def settle(
     delay, cause, action = 0.0, outcome.cause, None
     match outcome.result:
         case Result.DELIVERED:
-            is_ours_to_tell = _wants(recipient.notify, "SUCCESS") and not offers_dsn and _has_reader(queued)
+            is_ours_to_tell = wants(recipient.notify, "SUCCESS") and not offers_dsn and _has_reader(queued)
             move, action = (Move.FINAL, Action.RELAYED) if is_ours_to_tell else (Move.DELIVERED, None)
         case Result.PERMANENT:
             move, action = _failure(queued, recipient, schedule)
@@ -122,18 +122,19 @@ def expire(queued: Queued, recipient: Recipient, said: Outcome | None, schedule:
 
 def _failure(queued: Queued, recipient: Recipient, schedule: Schedule) -> tuple[Move, Action | None]:
     """Where mail goes that will not be delivered: never to a stranger, who may not have sent it."""
-    if not _wants(recipient.notify, "FAILURE"):
+    if queued.envelope.reverse_path is None:
+        return Move.STRANDED, None  # a bounce: whatever NOTIFY it came with, somebody should look at it
+    if not wants(recipient.notify, "FAILURE"):
         return Move.SILENT, None
     if _has_reader(queued):
         return Move.FINAL, Action.FAILED
-    is_bounce = queued.envelope.reverse_path is None  # and then nobody is a stranger: it is held
-    return (Move.SILENT if schedule.drops_unverified and not is_bounce else Move.STRANDED), None
+    return (Move.SILENT if schedule.drops_unverified else Move.STRANDED), None
 
 
 def _has_reader(queued: Queued) -> bool:
     return queued.is_reportable and queued.envelope.reverse_path is not None
 
 
-def _wants(notify: Notify, what: str) -> bool:
+def wants(notify: Notify, what: str) -> bool:
     """Whether NOTIFY= has `what`. Without NOTIFY a sender hears of failures and delays (RFC 3461 §4.1)."""
     return what in notify.on.split(",") if notify.on else what != "SUCCESS"

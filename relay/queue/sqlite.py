@@ -154,8 +154,8 @@ class _Side:
         return self._connection
 
     def _connect(self) -> Connection:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not self._path.exists():
+            _create(self._path)
         connection = self._engine.connect()
         try:
             self._prepare(connection)
@@ -175,6 +175,18 @@ class _Side:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _create(path: Path) -> None:
+    """An empty file whose name, too, survives a power cut: SQLite syncs what is in it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for folder in (path.parent, path.parent.parent):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:

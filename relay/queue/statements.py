@@ -24,7 +24,7 @@ IN_ORDER = (recipient.c.message, recipient.c.number)
 _STATES = select(recipient.c.message, recipient.c.number, recipient.c.state, recipient.c.token)
 _STATES = _STATES.where(OF_IDS).order_by(*IN_ORDER).with_for_update()
 _FORGET = tuple(
-    delete(table).where(column == bindparam("gone"))
+    delete(table).where(column.in_(bindparam("ids", expanding=True)))
     for table, column in ((content, content.c.message), (recipient, recipient.c.message), (message, message.c.id))
 )
 
@@ -69,5 +69,5 @@ def done(states: dict[Key, State]) -> set[str]:
 
 def forget(connection: Connection, ids: Collection[str]) -> None:
     """Delete messages, their recipients and their content."""
-    for statement in _FORGET:
-        execute_many(connection, statement, [{"gone": id} for id in sorted(ids)])
+    for statement in _FORGET if ids else ():
+        connection.execute(statement, {"ids": padded(ids)})

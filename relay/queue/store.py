@@ -142,6 +142,10 @@ class Store:
         """The whole message; None if it, or a part of it, is not there. Raises NotKept."""
         return await self._read(bind(reading.whole, id))
 
+    async def contents(self, ids: Collection[str]) -> dict[str, bytes]:
+        """Of those messages that are one piece, all with one look. Raises NotKept."""
+        return await self._read(bind(reading.small, tuple(ids)))
+
     async def settle(self, delivery: Delivery, settlements: Sequence[Settlement]) -> frozenset[int]:
         """Write what became of the recipients; the message goes with the last of them. Raises NotKept.
 

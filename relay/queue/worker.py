@@ -1,8 +1,8 @@
 """What takes mail out of the queue: it claims what is due, keeps each hop busy and no busier, and settles.
 
 One loop claims, for all hops; each attempt is a task. A new message whose hop is up need not be read back: it is
-claimed in the commit that keeps it, and goes out from memory. What waits in memory is bounded by `spool` and by
-the window of its hop (`destination.py`); the rest waits in the database alone.
+claimed in the commit that keeps it, and goes out from memory, which halves the work. What waits there is bounded
+(`spool.py`, `destination.py`); the rest waits in the database alone, and takes turns with it.
 
 A message that ended two relays is a suspect. Suspects are tried one at a time, so that no innocent neighbour is
 held for what the other does.
@@ -16,10 +16,13 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from relay.clock import Clock
+from relay.errors import MalformedMessage
 from relay.fact import Fact, Record
+from relay.message import CHUNK, Message
 from relay.outcome import NextHop, Outcome
 from relay.queue.attempt import Attempts
 from relay.queue.destination import CONNECTIONS, Change, Destination, Destinations
@@ -64,7 +67,7 @@ class Worker:
         self._backlog: set[str] = set()  # hops for which something in the database is due, as far as we know
         self._suspect: Delivery | None = None
         self._suspicious: set[str] = set()  # hops where the next one may be a suspect
-        self._known: set[str] = set()  # names of hops, when it was last looked for unknown ones
+        self._seen: dict[str, NextHop] = {}  # the hops, when it was last looked
         self._unknown: set[str] = set()
         self._look_at = self._expire_at = 0.0  # monotonic: when to ask the database again
         self._drift = clock.time() - clock.monotonic()
@@ -103,11 +106,14 @@ class Worker:
 
     def flush(self, hop: str) -> None:
         """Try a hop again that was found down."""
-        destination = self._destinations[hop]
-        if destination.is_down:
-            destination.forget()
-            self._record(Fact("queue.up", "", {"hop": hop, "cause": "flushed"}))
+        self._forget(hop, "flushed")
         self.wake()
+
+    def _forget(self, hop: str, cause: str) -> None:
+        if self._destinations[hop].is_down:
+            self._destinations[hop].forget()
+            self._backlog.add(hop)
+            self._record(Fact("queue.up", "", {"hop": hop, "cause": cause}))
 
     def is_down(self, hop: str) -> bool:
         """It took no connection lately, and it is not yet time to try it again."""
@@ -120,7 +126,7 @@ class Worker:
         size, now = entry.message.size, self._clock.time()
         due = {one.hop for one in entry.recipients if one.state is State.WAITING and one.due <= now}
         later = {one.hop for one in entry.recipients if one.state is State.WAITING and one.due > now}
-        born = {hop for hop in due - later if self._may_be_born(hop) and self._spool.try_take(size)}
+        born = {hop for hop in due - later if self._may_be_born(hop) and self._spool.try_take(hop, size)}
         for hop in born:
             self._destinations[hop].coming += 1
         deliveries: Sequence[Delivery] = ()
@@ -131,18 +137,16 @@ class Worker:
         finally:
             for hop in born:
                 self._destinations[hop].coming -= 1
-            for _ in range(len(born) - len(deliveries)):
-                self._spool.give(size)
+            for hop in born.difference(one.hop for one in deliveries):
+                self._spool.give(hop, size)
         if due - born:
             self._backlog |= due - born
             self._awake.set()
-        await self._take(deliveries)
+        await self._take(deliveries, are_new=True)
         return queued(entry.envelope.id)
 
     def _may_be_born(self, hop: str) -> bool:
-        if self._is_stopping or hop not in self._hops():
-            return False
-        return self._destinations[hop].takes_new(self._connections(hop), has_backlog=hop in self._backlog)
+        return not self._is_stopping and hop in self._hops() and self._destinations[hop].takes_new
 
     # --- what is due -----------------------------------------------------------------------------
 
@@ -150,7 +154,7 @@ class Worker:
         while not self._is_stopping:
             self._awake.clear()
             try:
-                await self._find_unknown()
+                await self._notice_hops()
                 await self._look()
                 while not self._is_stopping and await self._claim():  # what is claimed too late goes back, due
                     pass
@@ -214,7 +218,7 @@ class Worker:
                 self._backlog.add(hop)
             if not any(map(_is_suspect, answer)):
                 self._suspicious.discard(hop)
-        await self._take(claimed)
+        await self._take(await self._read_small(claimed))
         if troubles:
             raise troubles[0]
         return bool(claimed)
@@ -236,14 +240,17 @@ class Worker:
             await asyncio.gather(*(self._attempts.expire(one, self._destinations[one.hop].said) for one in over))
             is_more = bool(over) and len(found) >= EXPIRED_AT_ONCE
 
-    async def _find_unknown(self) -> None:
-        """Tell, once, of hops that mail waits for and the configuration has no more."""
-        known = set(self._hops())
-        if known != self._known:
-            unknown = {one.hop for one in await self._store.depth() if one.state is State.WAITING} - known
-            for hop in sorted(unknown - self._unknown):
-                self._record(Fact("queue.unknown_hop", "", {"hop": hop}, "warning"))
-            self._known, self._unknown = known, unknown
+    async def _notice_hops(self) -> None:
+        """At the start, and when a reload has made others: one that was down may be mended, one may be gone."""
+        hops = dict(self._hops())
+        if hops == self._seen:
+            return
+        unknown = {one.hop for one in await self._store.depth() if one.state is State.WAITING} - hops.keys()
+        for hop in sorted(unknown - self._unknown):  # told once
+            self._record(Fact("queue.unknown_hop", "", {"hop": hop}, "warning"))
+        for hop in hops:
+            self._forget(hop, "reloaded")
+        self._seen, self._unknown = hops, unknown
 
     def _connections(self, hop: str) -> int:
         return self._limits().get(hop, CONNECTIONS)
@@ -256,13 +263,32 @@ class Worker:
 
     # --- attempts --------------------------------------------------------------------------------
 
-    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+    async def _read_small(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """With the content of small messages, which are read together: each by itself costs as much as all the rest."""
+        small = [
+            one for one in deliveries if one.queued.size <= CHUNK and self._spool.try_take(one.hop, one.queued.size)
+        ]
+        contents: dict[str, bytes] = {}
+        if small:
+            with contextlib.suppress(NotKept):  # the attempt itself asks again
+                contents = await self._store.contents({one.queued.envelope.id for one in small})
+        read = {}
+        for one in small:
+            try:
+                read[id(one)] = replace(one, message=Message.parse(contents[one.queued.envelope.id]))
+            except (KeyError, MalformedMessage):  # told by the attempt
+                self._spool.give(one.hop, one.queued.size)
+        return [read.get(id(one), one) for one in deliveries]
+
+    async def _take(self, deliveries: Sequence[Delivery], *, are_new: bool = False) -> None:
         """What was claimed waits for its turn, or goes back."""
         back, suspect, now = [], None, self._clock.monotonic()
         for one in deliveries:
             destination = self._destinations[one.hop]
             if self._is_stopping or not destination.may_wait(now, self._connections(one.hop)):
                 back.append(one)
+            elif are_new:
+                destination.new.append(one)
             elif not _is_suspect(one):
                 destination.ready.append(one)
             else:
@@ -286,7 +312,7 @@ class Worker:
     async def _attempt(self, delivery: Delivery) -> None:
         size = delivery.queued.size
         if delivery.message is None:
-            await self._spool.take(size)
+            await self._spool.take(delivery.hop, size)
         try:
             hop = self._hops().get(delivery.hop)
             if hop is None or self._is_stopping:
@@ -305,7 +331,7 @@ class Worker:
         except Exception as error:
             self._tell_trouble(error, delivery)
         finally:
-            self._spool.give(size)
+            self._spool.give(delivery.hop, size)
 
     def _ended(self, delivery: Delivery, outcomes: Sequence[Outcome] | None) -> None:
         """What an attempt says of its hop; there is room for the next one. None: it says nothing."""
@@ -342,7 +368,7 @@ class Worker:
             if one is self._suspect:
                 self._suspect = None
             if one.message is not None:
-                self._spool.give(one.queued.size)
+                self._spool.give(one.hop, one.queued.size)
         with contextlib.suppress(NotKept):  # as above
             await self._attempts.give_back(deliveries)
 

@@ -25,7 +25,7 @@ def tables(hostname: str, port: int, hop: int) -> dict[str, Any]:
         "listener": {"in": {"role": "submission", "allow": ["127.0.0.0/8"], "senders": ["*"], "port": port}},
         "route": {"all": {"hop": "out", "mode": "queue"}},
         "hop": {"out": {"host": ["127.0.0.1"], "port": hop, "tls": "none"}},
-        "queue": {"first_retry": "50ms", "max_retry": "100ms", "give_up": "5s", "give_up_bounce": "1s"},
+        "queue": {"first_retry": "50ms", "max_retry": "100ms", "give_up": "2s", "give_up_bounce": "1s"},
         "limit": {"received": LIMIT, "received_own": LIMIT_OWN},
     }
 

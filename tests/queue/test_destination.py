@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from relay.address import Address
 from relay.outcome import Outcome, Result
-from relay.queue.destination import AHEAD, START, Change, Destination, Destinations
+from relay.queue.destination import NEW, START, Change, Destination, Destinations
 from relay.reply import HOP_UNREACHABLE, OK
 from tests.support.scripted_hop import LATER
 
@@ -214,27 +214,35 @@ def test_whatever_happens_the_hop_never_has_more_than_its_connections_and_always
 # --- what waits in memory ------------------------------------------------------------------------
 
 
-def test_new_messages_wait_in_memory_for_a_few_windows() -> None:
+def test_so_many_new_messages_wait_in_memory_and_no_more() -> None:
     hop = Hop()
-    hop.open(5)
-    hop.destination.ready.extend(object() for _ in range(AHEAD * 5 - 1))
-    assert hop.destination.takes_new(CONNECTIONS, has_backlog=False)
+    hop.destination.new.extend(object() for _ in range(NEW - 1))
+    assert hop.destination.takes_new
     hop.destination.coming = 1
-    assert not hop.destination.takes_new(CONNECTIONS, has_backlog=False)
+    assert not hop.destination.takes_new
 
 
-def test_while_older_mail_waits_the_new_has_half_of_the_room() -> None:
+def test_old_mail_and_new_take_turns() -> None:
+    hop = Hop()
+    hop.destination.ready.extend(["old 1", "old 2"])
+    hop.destination.new.extend(["new 1", "new 2", "new 3", "new 4"])
+    begun = [hop.destination.begin() for _ in range(6)]
+    assert begun == ["new 1", "old 1", "new 2", "old 2", "new 3", "new 4"]
+
+
+def test_however_much_is_new_the_old_is_asked_for() -> None:
     hop = Hop()
     hop.open(6)
-    hop.destination.ready.extend(object() for _ in range(3))
-    assert not hop.destination.takes_new(CONNECTIONS, has_backlog=True)
+    hop.destination.new.extend(object() for _ in range(NEW))
     assert hop.destination.wants(hop.now, CONNECTIONS) == 6
+    hop.destination.ready.extend(object() for _ in range(6))
+    assert hop.destination.wants(hop.now, CONNECTIONS) == 0
 
 
 def test_for_a_hop_that_is_down_nothing_waits_in_memory_but_the_probe() -> None:
     hop = Hop()
     hop.go_down()
-    assert not hop.destination.takes_new(CONNECTIONS, has_backlog=False)
+    assert not hop.destination.takes_new
     assert not hop.destination.may_wait(hop.now, CONNECTIONS)
     assert hop.destination.wants(hop.now, CONNECTIONS) == 0
     hop.now = 100.0
@@ -292,7 +300,8 @@ def test_nobody_waits_longer_than_one_round(lengths: list[int], at_once: int) ->
 def test_what_waits_can_be_taken_back() -> None:
     destinations: Destinations[str] = Destinations()
     destinations["a"].ready.append("a1")
-    destinations["b"].ready.extend(["b1", "b2"])
+    destinations["b"].ready.append("b1")
+    destinations["b"].new.append("b2")
     assert destinations.take_ready("b") == ["b1", "b2"]
     assert destinations.take_ready() == ["a1"]
     assert destinations.begin(0.0, {}) is None

@@ -137,6 +137,7 @@ FATES = [
     (refused, "NEVER", ANN, True, False, Move.SILENT, None),
     (refused, "SUCCESS,DELAY", ANN, True, False, Move.SILENT, None),
     (refused, "", None, False, False, Move.STRANDED, None),
+    (refused, "NEVER", None, False, False, Move.STRANDED, None),
     (refused, "", None, True, False, Move.STRANDED, None),
     (refused, "", ANN, False, False, Move.STRANDED, None),
 ]

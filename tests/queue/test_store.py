@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -488,3 +490,37 @@ async def test_after_an_unclean_stop_the_file_is_checked(tmp_path: Path) -> None
         with pytest.raises(ConfigError, match=r"damaged|cannot be opened"):
             async with open_store(tmp_path / "queue.db"):
                 pass
+
+
+LARGE = """
+import asyncio, re, sys
+from pathlib import Path
+from tests.support.storing import HEADER, make_entry, open_store, soon
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+async def main():
+    async with open_store(Path(sys.argv[1])) as store:
+        small = make_entry()
+        await store.keep(small, soon())
+        await store.content(small.envelope.id)
+        entry = make_entry(content=HEADER + b"." * 40_000_000)
+        before = peak()
+        await store.keep(entry, soon(), claim=("next",))
+        kept = peak()
+        content = await store.content(entry.envelope.id)
+        print(kept - before, peak() - kept, len(content) == entry.message.size)
+
+asyncio.run(main())
+"""
+
+
+def test_a_large_message_is_never_in_memory_twice(tmp_path: Path) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("peak memory is read from /proc")
+    ended = subprocess.run([sys.executable, "-c", LARGE, tmp_path / "queue.db"], capture_output=True, timeout=60)
+    kept, read, is_whole = ended.stdout.decode().split()
+    assert int(kept) < 20_000_000
+    assert int(read) < 60_000_000
+    assert is_whole == "True"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from relay.envelope import Client, Envelope, new_id
 from relay.fact import Fact
 from relay.message import Message
 from relay.outcome import NextHop, Outcome
-from relay.queue.entry import Entry, Recipient
+from relay.queue.engine import Unavailable
+from relay.queue.entry import Delivery, Entry, Recipient, Settlement
 from relay.queue.schedule import Schedule
 from relay.queue.sqlite import SqliteEngine
 from relay.queue.states import State
@@ -26,7 +28,7 @@ from relay.queue.store import Store
 from relay.queue.worker import SUSPECT, Worker
 from relay.reply import Reply
 from tests.support.clock import TwoClocks
-from tests.support.scripted_hop import ScriptedHop, busy, cut, refused, taken, unreachable
+from tests.support.scripted_hop import Answer, ScriptedHop, busy, cut, refused, taken, unreachable
 
 ANN = Address("ann", "example.org")
 CONTENT = b"Subject: hello\r\n\r\nOne line.\r\n"
@@ -118,6 +120,11 @@ class Bench:
         """Until so many have begun at the hop."""
         async with asyncio.timeout(PATIENCE):
             while len(self.hop.sent) < count:
+                await asyncio.sleep(0.002)
+
+    async def told(self, event: str, count: int = 1) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while len(self.events(event)) < count:
                 await asyncio.sleep(0.002)
 
     async def is_due(self) -> bool:
@@ -360,6 +367,17 @@ async def test_it_is_tried_at_once_when_an_operator_says_so(bench: Bench) -> Non
     assert bench.values("queue.up") == [{"hop": "next", "cause": "flushed"}]
 
 
+async def test_it_is_tried_at_once_when_a_reload_has_made_another_of_it(bench: Bench) -> None:
+    bench.hop.answer = unreachable
+    for _ in range(3):
+        await bench.keep()
+    await bench.idle()
+    bench.hops["next"] = ScriptedHop()
+    bench.worker.wake()
+    await bench.until(waiting=2)
+    assert bench.values("queue.up") == [{"hop": "next", "cause": "reloaded"}]
+
+
 async def test_whose_time_is_over_fails_though_his_hop_is_never_asked_again(bench: Bench) -> None:
     bench.hop.answer = unreachable
     ids = [await bench.keep() for _ in range(10)]
@@ -456,6 +474,27 @@ async def test_new_mail_does_not_starve_what_waits(make: Callable[..., Bench]) -
 
     await asyncio.wait_for(newcomers(), PATIENCE)
     await bench.until()
+
+
+async def test_small_messages_that_waited_are_read_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents, read = bench.store.contents, list[int]()
+
+    async def counted(ids: Collection[str]) -> dict[str, bytes]:
+        read.append(len(ids))
+        return await contents(ids)
+
+    async def alone(id: str) -> bytearray | None:
+        raise AssertionError(f"{id} was read alone")
+
+    monkeypatch.setattr(bench.store, "contents", counted)
+    monkeypatch.setattr(bench.store, "content", alone)
+    ids = {await bench.put() for _ in range(40)}
+    bench.worker._destinations["next"].window = 20
+    await bench.passes(1)
+    await bench.until()
+    assert {(one.id, one.content) for one in bench.hop.sent} == {(id, CONTENT) for id in ids}
+    assert sum(read) == 40
+    assert len(read) < 20
 
 
 # --- crashes -------------------------------------------------------------------------------------
@@ -562,9 +601,7 @@ async def test_who_lost_his_lease_writes_nothing_and_both_know_why(bench: Bench)
     bench.hop.answer = refused
     bench.hop.open.set()
     await bench.until(active=1)
-    async with asyncio.timeout(PATIENCE):
-        while not bench.events("queue.lease_lost"):
-            await asyncio.sleep(0.002)
+    await bench.told("queue.lease_lost")
     assert bench.events("queue.lease_lost")[0].id == id
     assert bench.events("queue.failed") == []
     await other.give_back([theirs])
@@ -580,6 +617,53 @@ async def test_what_a_dead_relay_had_is_taken_over_when_its_lease_is_over(bench:
     await bench.passes(LEASE + 1)
     await bench.until()
     assert [one.id for one in bench.hop.sent] == [id]
+
+
+# --- a database in trouble -----------------------------------------------------------------------
+
+
+async def test_what_was_delivered_is_written_as_soon_as_the_database_is_well(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, refusals = bench.store.settle, iter([Unavailable("locked"), Unavailable("locked")])
+
+    async def later(delivery: Delivery, settlements: Sequence[Settlement]) -> frozenset[int]:
+        for refusal in refusals:
+            raise refusal
+        return await settle(delivery, settlements)
+
+    monkeypatch.setattr(bench.store, "settle", later)
+    id = await bench.keep()
+    await bench.until()
+    assert [one.id for one in bench.hop.sent] == [id]
+    assert [(fact.id, fact.values["cause"]) for fact in bench.events("queue.trouble")] == [(id, "locked")]
+
+
+async def test_a_relay_that_ends_does_not_wait_for_it_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(delivery: Delivery, settlements: Sequence[Settlement]) -> frozenset[int]:
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(bench.store, "settle", never)
+    id = await bench.keep()
+    await bench.attempts(1)
+    async with asyncio.timeout(PATIENCE):
+        await bench.worker.drain(0.2)
+    assert (await bench.find(id)).state is State.ACTIVE
+
+
+async def test_claims_go_on_when_the_database_is_well_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, refusals = bench.store.claim, iter([Unavailable("gone")] * 3)
+
+    async def later(hop: str, limit: int) -> tuple[Delivery, ...]:
+        for refusal in refusals:
+            raise refusal
+        return await claim(hop, limit)
+
+    monkeypatch.setattr(bench.store, "claim", later)
+    await bench.put()
+    await bench.passes(1)
+    await bench.until()
+    assert [values["cause"] for values in bench.values("queue.trouble")] == ["gone"]
 
 
 # --- the end -------------------------------------------------------------------------------------
@@ -671,7 +755,8 @@ async def test_a_clock_that_goes_back_by_a_day_does_not_keep_mail_for_a_day(benc
     bench.hop.answer = taken
     await bench.passes(1)
     await bench.until()
-    assert bench.values("queue.clock_back") == [{"seconds": 86400.0, "recipients": 1}]
+    (values,) = bench.values("queue.clock_back")
+    assert values == {"seconds": pytest.approx(86400, abs=PATIENCE), "recipients": 1}
 
 
 async def test_a_clock_that_goes_ahead_makes_one_attempt_of_it(bench: Bench) -> None:
@@ -683,3 +768,54 @@ async def test_a_clock_that_goes_ahead_makes_one_attempt_of_it(bench: Bench) -> 
     await bench.passes(1)
     assert len(bench.hop.sent) == 2
     assert bench.events("queue.clock_back") == []
+
+
+# --- R11, at work --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_over_random_histories_every_attempt_is_made_in_its_time_and_no_other(
+    make: Callable[..., Bench], seed: int
+) -> None:
+    """Each message has answers of its own; the clock goes to the next time that something is due, or jumps by a day."""
+    bench, random = make(), Random(seed)
+    await bench.start()
+    answers: dict[str, list[Answer]] = {}
+    due: dict[str, float] = {}
+    ends: dict[str, float] = {}
+    attempts: dict[str, list[float]] = {}
+    expected: dict[str, list[float]] = {}
+
+    def answer(envelope: Envelope, recipient: Address) -> Outcome:
+        mine = attempts.setdefault(envelope.id, [])
+        mine.append(bench.clock.time())
+        return answers[envelope.id][len(mine) - 1](envelope, recipient)
+
+    bench.hop.answer = answer
+    for _ in range(30):
+        sender, arrives = random.choice([ANN, None]), bench.clock.time() + random.randrange(1, 7200)
+        entry = bench.entry(sender=sender)
+        id, end = entry.envelope.id, arrives + (86400 if sender is None else 5 * 86400)
+        answers[id] = random.choices([busy, cut, taken, refused], [12, 3, 1, 1], k=150)
+        due[id], ends[id] = arrives, end
+        (recipient,) = entry.recipients
+        await bench.put(replace(entry, recipients=(replace(recipient, due=arrives, expires=end),)))
+    while due:
+        jump = random.choice([86400, -86400]) if random.random() < 0.1 else 0.0
+        bench.clock.jump(jump)
+        if jump < 0:
+            bench.worker.wake()
+            await bench.told("queue.clock_back", len(bench.events("queue.clock_back")) + 1)
+            due = dict.fromkeys(due, bench.clock.time())
+        bench.clock.passes(max(0.0, min(due.values()) - bench.clock.time()))
+        now = bench.clock.time()
+        for id in [one for one, when in due.items() if when <= now]:
+            mine = expected.setdefault(id, [])
+            mine.append(now)
+            if answers[id][len(mine) - 1] in (busy, cut) and now < ends[id]:
+                due[id] = min(now + min(300 * 2 ** (len(mine) - 1), 3600), ends[id])
+            else:
+                del due[id]
+        await bench.passes(0)
+        assert attempts == expected
+    assert len(attempts) == 30

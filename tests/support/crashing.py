@@ -64,7 +64,6 @@ class CrashingRelay:
         self.config.chmod(0o600)
         self.log = folder / "relay.log"
         self.kills: list[float] = []
-        self.starts: list[float] = []  # how long each took, in seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -88,7 +87,6 @@ class CrashingRelay:
             assert self._process.poll() is None, f"relay serve ended:\n{self.tail()}"
             assert time.monotonic() < began + PATIENCE, f"relay serve is not ready:\n{self.tail()}"
             await asyncio.sleep(0.02)
-        self.starts.append(time.monotonic() - began)
 
     async def start(self) -> None:
         self.spawn()
@@ -131,11 +129,6 @@ class CrashingRelay:
             return 0, ""
         head, _, body = answer.decode().partition("\r\n\r\n")
         return int(head.split(" ")[1]) if " " in head else 0, body
-
-    async def metric(self, name: str) -> float:
-        """The value of a metric without labels."""
-        page = (await self.get("/metrics"))[1]
-        return next((float(line.split()[1]) for line in page.splitlines() if line.startswith(f"{name} ")), 0.0)
 
     def facts(self) -> Iterator[dict[str, Any]]:
         """What it has logged, all lives together. A line that a kill cut short is none."""

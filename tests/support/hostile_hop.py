@@ -66,7 +66,6 @@ class HostileHop:
         self._connections: dict[int, list[int]] = {}  # the copies taken on each connection
         self._refused: set[tuple[str, str]] = set()
         self._lines = 0
-        self.transactions = 0  # taken
         self.cuts = 0
 
     @property
@@ -96,7 +95,6 @@ class HostileHop:
                 connection = entry.pop("connection")
                 self._connections.setdefault(connection, []).append(self._lines)
                 self._copies[self._lines] = _copy(entry)
-                self.transactions += 1
             case "refused":
                 self._refused |= {(entry["submission"], recipient) for recipient in entry["recipients"]}
             case "cut":

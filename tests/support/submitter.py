@@ -17,7 +17,6 @@ from tests.support.hostile_hop import FIRST_FIELD, digest
 from tests.support.ledger import Submission
 
 PATIENCE = 60.0  # seconds for one reply
-PAUSE = 0.02  # seconds before a relay that is not there, or has no room, is asked again
 _LINE = b"The quick brown fox jumps over the lazy dog, %06d times.\r\n"
 _TEXT = b"".join(
     {0: b".%06d begins with a dot\r\n", 1: "%06d caf\u00e9\r\n".encode()}.get(number % 17, _LINE) % number
@@ -30,7 +29,10 @@ class Refused(Exception):
 
 
 class Submitter:
-    """gate: a permit for each new message; None: as fast as it goes. recipients, size: at most, of each message."""
+    """gate: a permit for each new message; None: as fast as it goes. recipients, size: at most, of each message.
+
+    prefix: of the ids. pause: seconds before a relay that is not there, or has no room, is asked again.
+    """
 
     def __init__(
         self,
@@ -42,14 +44,16 @@ class Submitter:
         size: int = 60_000,
         gate: asyncio.Semaphore | None = None,
         prefix: str = "s",
+        pause: float = 0.02,
     ) -> None:
         self._port, self._sessions, self._gate, self._prefix = port, sessions, gate, prefix
-        self._recipients, self._size = recipients, size
+        self._recipients, self._size, self._pause = recipients, size, pause
         self._random = random.Random(seed)
         self.tries: list[Submission] = []
         self.replies: Counter[str] = Counter()  # codes behind the final dot and before it; "" where there was none
         self.seconds: list[float] = []  # from the first octet of an acknowledged transaction to its 250
         self.acknowledged = 0
+        self._once = 0
 
     async def run(self, messages: Iterable[int]) -> None:
         """Until each has its 250. Raises Refused (in a group) when one gets a 5xx."""
@@ -57,6 +61,17 @@ class Submitter:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._sessions):
                 group.create_task(self._work(numbers))
+
+    async def once(self, messages: int) -> Counter[str]:
+        """One try for each, one after the other; the replies. Raises Refused for a 5xx."""
+        before = Counter(self.replies)
+        for _ in range(messages):
+            connection = await self._connect()
+            self._once += 1
+            if await self._try(connection, f"{self._prefix}o{self._once}"):
+                await connection.quit()
+            connection.close()
+        return self.replies - before
 
     async def _work(self, numbers: Iterator[int]) -> None:
         connection: _Connection | None = None
@@ -77,24 +92,26 @@ class Submitter:
                         connection = None
                     if reply.startswith("250"):
                         break
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep(self._pause)
         finally:
             if connection is not None:
                 connection.close()
 
     async def _connect(self) -> _Connection:
         while True:
-            with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            said = ""
+            with suppress(OSError):
                 connection = _Connection(*await asyncio.open_connection("127.0.0.1", self._port))
-                greeting = await connection.reply()
-                if greeting.startswith("220"):
-                    connection.send(b"EHLO client.test\r\n")
-                    greeting = await connection.reply()
-                    if greeting.startswith("250"):
-                        return connection
-                self.replies[greeting[:3]] += 1
+                with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                    said = await connection.reply()
+                    if said.startswith("220"):
+                        connection.send(b"EHLO client.test\r\n")
+                        said = await connection.reply()
+                if said.startswith("250"):
+                    return connection
                 connection.close()
-            await asyncio.sleep(PAUSE)
+                self.replies["" if said.startswith("220") else said[:3]] += 1
+            await asyncio.sleep(self._pause)
 
     async def _try(self, connection: _Connection, id: str) -> str:
         """One transaction, pipelined; the reply that decides over it, "" when the connection is gone."""
