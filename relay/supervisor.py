@@ -129,7 +129,11 @@ class Workers:
     async def prepare(self, config: Config, stages: Stages, logins: Logins | None) -> Prepared:
         """Have every worker make what `config` needs. Raises ConfigError, and nothing has changed."""
         await self._changing.acquire()
-        prepared = self._reserve(config)
+        try:
+            prepared = self._reserve(config)
+        except BaseException:
+            self._changing.release()
+            raise
         try:
             prepared.workers = [one for one in self._workers.values() if one.is_ready]
             asked = (one.link.ask(Prepare(prepared.given), START) for one in prepared.workers)
@@ -210,8 +214,8 @@ class Workers:
             if not is_last:
                 pause = FIRST_PAUSE if self._clock.monotonic() - since > LONG else pause
                 values["retry_seconds"] = pause
-            is_due = self._stopping.is_set() and values.get("code") == 0
-            self._record(Fact("supervisor.worker_ended", "", values, "info" if is_due else "error"))
+            level = "info" if values.get("code") == 0 else "error"  # 0: it was told to, by us or by SIGTERM
+            self._record(Fact("supervisor.worker_ended", "", values, level))
             if is_last:
                 return
             with contextlib.suppress(TimeoutError):

@@ -45,6 +45,8 @@ def reserve(name: str, host: str, port: int) -> list[socket.socket]:
             # To listen without SO_REUSEPORT fails if anybody is there, whoever he is ...
             first = _socket(family, kind, protocol)
             alone.append(first)
+            if held and not port:  # both addresses of localhost have the same
+                address = (address[0], held[0].getsockname()[1], *address[2:])
             first.bind(address)
             first.listen(BACKLOG)
             first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

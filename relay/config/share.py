@@ -6,10 +6,12 @@ import os
 
 from relay.config.models import Config
 
+CAN_SHARE = hasattr(os, "memfd_create")  # several workers need what Linux has
+
 
 def count_of(workers: int) -> int:
     """How many processes `workers` means: with "auto" (0) one for each CPU that this one may use."""
-    return workers or len(os.sched_getaffinity(0))
+    return workers or (len(os.sched_getaffinity(0)) if CAN_SHARE else 1)
 
 
 def share(config: Config, number: int, count: int) -> Config:

@@ -9,11 +9,13 @@ import asyncio
 import json
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import pytest
 
 from tests.support.fake_hop import FakeHop, Reply
 from tests.support.mail import Mail, make_mail
-from tests.support.peers import PATIENCE, free_port, wait_until
+from tests.support.peers import PATIENCE, free_port, listens, wait_until
 from tests.support.recorder import Recorder, running_recorder
 from tests.support.relay_process import RelayProcess, running_relay, to_toml
 from tests.support.smtp_client import SmtpClient, code, smtp_client
@@ -83,6 +85,14 @@ async def on_both(relay: RelayProcess, act: Callable[[SmtpClient], Any], event: 
         if len(workers_of(relay, event)) == 2:
             return
     raise AssertionError("one worker had all of 50 sessions")
+
+
+def assert_greets(port: int) -> None:
+    """Of several connections at once some hear a greeting; what a stopped worker has waits."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(12)]
+        readable, _, _ = select.select(clients, [], [], PATIENCE)
+        assert readable[0].recv(3) == b"220"
 
 
 class Senders:
@@ -363,6 +373,33 @@ def test_a_port_in_use_is_said_so(tmp_path: Path) -> None:
             assert done.returncode == 2, done.stderr
             assert f"listener.mail.port: 127.0.0.1:{relay.ports['mail']} is in use" in done.stderr
             assert "supervisor.worker_started" not in done.stderr
+
+
+def test_a_reload_with_a_port_in_use_changes_nothing_and_another_brings_it_to_both(tmp_path: Path) -> None:
+    with running_relay(tmp_path, tables(log={"level": "info"})) as relay, socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        good = relay.config.read_text()
+        settings = '"role" = "submission", "allow" = ["127.0.0.0/8"], "senders" = ["*"], '
+
+        def with_second(port: int) -> str:
+            return good.replace("listener = { ", f'listener = {{ "second" = {{ {settings} "port" = {port} }}, ')
+
+        taken, free = other.getsockname()[1], free_port()
+        assert with_second(free) != good
+        assert not relay.reload(with_second(taken))
+        assert f"listener.second.port: 127.0.0.1:{taken} is in use" in relay.log
+        assert relay.reload(with_second(free))
+        assert relay.get("/readyz")[0] == 200
+        assert listens(free)
+        for process in processes(relay).values():  # either alone serves it
+            os.kill(process, signal.SIGSTOP)
+            try:
+                assert_greets(free)
+            finally:
+                os.kill(process, signal.SIGCONT)
+        assert relay.reload(good)
+        wait_until("both have left it", lambda: not listens(free))
 
 
 def test_what_a_worker_cannot_use_stops_the_start(tmp_path: Path) -> None:
