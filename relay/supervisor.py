@@ -151,13 +151,18 @@ class Workers:
             if problems:
                 raise ConfigError(*problems)
         except BaseException:
-            await self._abandon(prepared)
+            await self.abandon(prepared)
             raise
         return prepared
 
     async def abandon(self, prepared: Prepared) -> None:
         """All stays as it is."""
-        await self._abandon(prepared)
+        try:
+            asked = (one.link.ask(Abandon(), START) for one in prepared.workers)
+            await asyncio.gather(*asked, return_exceptions=True)
+            _close(prepared.places[place] for place in prepared.new)
+        finally:
+            self._changing.release()
 
     async def commit(self, prepared: Prepared) -> Generation:
         """All go by it. Whoever cannot is ended, and starts anew with it."""
@@ -350,14 +355,6 @@ class Workers:
             name: prepared.places[settings.host, settings.port, "" if settings.port else name][0].getsockname()[:2]
             for name, settings in prepared.config.listener.items()
         }
-
-    async def _abandon(self, prepared: Prepared) -> None:
-        try:
-            asked = (one.link.ask(Abandon(), START) for one in prepared.workers)
-            await asyncio.gather(*asked, return_exceptions=True)
-            _close(prepared.places[place] for place in prepared.new)
-        finally:
-            self._changing.release()
 
     def _release(self, places: Sequence[_Place]) -> None:
         _close(self._places.pop(place) for place in places)

@@ -47,8 +47,7 @@ class Worker:
     async def run(self, connection: socket.socket) -> None:
         await self.link.open(connection)
         await self._stopping.wait()
-        if self._prepared is not None:
-            await self._abandon()
+        await self._abandon()
         if self._app is not None:
             await self._app.stop()
         self.link.close()
@@ -63,12 +62,13 @@ class Worker:
             case Count():
                 return self._began().metrics.families()
             case Prepare(config):
+                await self._abandon()  # what the supervisor gave up waiting for
                 self._prepared = await self._began().prepare(share(config, self._number, self._count))
             case Commit() if self._prepared is not None:
                 prepared, self._prepared = self._prepared, None
                 await self._began().commit(prepared)
                 _configure(prepared.config)
-            case Abandon() if self._prepared is not None:
+            case Abandon():
                 await self._abandon()
         return None
 
