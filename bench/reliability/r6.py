@@ -20,8 +20,8 @@ from tests.support.ledger import balance
 from tests.support.queue_file import emptied
 from tests.support.submitter import Submitter
 
-DISK = 256 * 1024**2
-LOW = 12 * 1024**2  # octets left: less than `queue.min_free`, 5 %, and room for what delivering writes
+DISK = 64 * 1024**2
+LOW = 512 * 1024  # octets left: delivering writes more, out of the queue's reserve
 HEALED = 5.0  # seconds
 _UNLIMITED = resource.RLIM_INFINITY
 

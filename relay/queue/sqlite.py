@@ -21,12 +21,14 @@ from sqlalchemy.pool import NullPool
 
 from relay.clock import Clock
 from relay.errors import ConfigError, Problem
+from relay.queue.disk import Reserve
 from relay.queue.engine import NoRoom, NotKept, Operation, Unavailable
 from relay.queue.migrate import migrate
 
 FILE_NAME = "queue.db"  # in the data folder
 BUSY = 5.0  # seconds to wait for a lock that another process holds
 MUCH = 16_384  # pages (64 MiB) that may stay unused
+TIDY = 1.0  # seconds between two looks at what could be tidied
 
 # A full disk; a quota or a limit on file sizes; no room for the index of the WAL.
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -45,14 +47,15 @@ class SqliteEngine:
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self._clock = clock
-        self._shrinks_at = 0.0  # on the monotonic clock
+        self._reserve = Reserve(path.with_suffix(".reserve"))
+        self._tidies_at = 0.0  # on the monotonic clock
         self._writer = _Side(path, "BEGIN IMMEDIATE", "queue-writer", self._prepare)
         self._reader = _Side(path, "BEGIN", "queue-reader", self._only_read)
 
     async def open(self) -> None:
         """Open the file, made with mode 0600 (its folder with 0700) if it is missing. Raises ConfigError."""
         try:
-            await self._writer.run(lambda connection: None)
+            await self._writer.run(lambda connection: self._reserve.make())
         except NotKept as error:
             text = f"the queue cannot be opened: {error.cause}"
             raise ConfigError(Problem(str(self.path), "", text)) from error
@@ -67,8 +70,13 @@ class SqliteEngine:
                 now = self._clock.time()
                 return [operation(connection, now) for operation in operations]
 
-        results = await self._writer.run(work)
-        self._writer.submit(self._shrink)
+        try:
+            results = await self._writer.run(work)
+        except NoRoom:
+            if not self._reserve.give_up():
+                raise
+            results = await self._writer.run(work)
+        self._writer.submit(self._tidy)
         return results
 
     async def read(self, operation: Operation[T]) -> T:
@@ -90,15 +98,17 @@ class SqliteEngine:
         raw.execute("PRAGMA wal_autocheckpoint = 4000")  # pages, 16 MiB: then they are copied to their place
         raw.execute("PRAGMA journal_size_limit = 67108864")  # a WAL that one large commit made longer is cut back
 
-    def _shrink(self, connection: Connection) -> None:
-        """Give the disk back what a queue that was long no longer needs, a little at a time."""
+    def _tidy(self, connection: Connection) -> None:
+        """Give the disk back what a queue that was long no longer needs, a little at a time; mind the reserve."""
         now, raw = self._clock.monotonic(), _raw(connection)
-        if now < self._shrinks_at:
+        if now < self._tidies_at:
             return
+        self._tidies_at = now + TIDY
+        self._reserve.make()
         (free,), (pages,) = (raw.execute(one).fetchone() for one in ("PRAGMA freelist_count", "PRAGMA page_count"))
         if free > MUCH and 2 * free > pages:
             raw.executescript("PRAGMA incremental_vacuum(2000)")  # `execute` would stop after one page
-            self._shrinks_at = now + 10 * (self._clock.monotonic() - now)
+            self._tidies_at = now + 10 * (self._clock.monotonic() - now)
 
     def _only_read(self, connection: Connection) -> None:
         _raw(connection).execute("PRAGMA query_only = ON")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.queue.disk import Disk
+from relay.queue.disk import RESERVE, Disk, Reserve
 
 GIB = 1024**3
 
@@ -48,3 +48,23 @@ def test_this_disk_has_room_for_nothing_at_all(tmp_path: Path) -> None:
 
 def test_a_disk_that_cannot_be_asked_is_the_databases_trouble(tmp_path: Path) -> None:
     assert not Disk(tmp_path / "gone", 100, 1 << 60).is_low()
+
+
+def test_a_reserve_is_made_once_and_given_up_once(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path / "queue.reserve")
+    assert not reserve.give_up()
+    reserve.make()
+    made = (tmp_path / "queue.reserve").stat()
+    assert made.st_blocks * 512 >= RESERVE
+    assert made.st_mode & 0o777 == 0o600
+    reserve.make()
+    assert (tmp_path / "queue.reserve").stat().st_ino == made.st_ino
+    assert reserve.give_up()
+    assert not reserve.give_up()
+
+
+def test_no_reserve_is_made_of_the_last_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: Statvfs(4 * RESERVE - 4096))
+    reserve = Reserve(tmp_path / "queue.reserve")
+    reserve.make()
+    assert not reserve.give_up()
