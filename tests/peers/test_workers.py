@@ -437,7 +437,8 @@ async def test_the_operator_talks_to_all_of_them(recorder: Recorder, tmp_path: P
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        wait_until("all were tried", lambda: relay.log.count(" queue.deferred ") >= sent)
+        # Either the hop was found down first, and nobody asks it for the rest.
+        wait_until("it was tried", lambda: relay.log.count(" queue.deferred ") >= sent or " queue.down " in relay.log)
         assert len(queue("list").splitlines()) >= sent
         async with FakeHop(port=hop) as server:
             await asyncio.to_thread(queue, "flush")
