@@ -1,7 +1,7 @@
 # make run    the relay on its embedded defaults (needs Python >= 3.11 with venv, nothing else)
 # make test   everything; tests of peers that are not installed skip and say what to install
 # make check  ruff, mypy --strict, the folder law
-# make bench  the tables of docs/performance.md
+# make bench  the tables of docs/performance.md: make bench ARGS="w1 w3 --quick"; needs root
 # make bench-reliability  the checks of docs/reliability.md, some of them for minutes; ARGS="R1 --quick"
 
 PYTHON ?= python3
@@ -22,7 +22,7 @@ check: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_layers.py
 
-bench: $(VENV)/test.stamp
+bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench $(ARGS)
 
 bench-reliability: $(VENV)/test.stamp
@@ -46,3 +46,7 @@ $(VENV)/run.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	@touch $@

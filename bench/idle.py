@@ -1,6 +1,6 @@
 """What an idle session costs the relay: growth of its resident memory, for each session after EHLO.
 
-The clients are a process of their own, `python -m bench.idle PORT SESSIONS [CA]`, which holds its sessions
+The clients are a process of their own, `python -m bench.idle HOST PORT SESSIONS [CA]`, which holds its sessions
 until its input ends. Each kind has a relay of its own, warmed by a few sessions that come and go.
 """
 
@@ -44,9 +44,9 @@ def resident(pid: int) -> int:
 
 
 @contextmanager
-def sessions(port: int, count: int, ca: Path | None) -> Iterator[None]:
+def sessions(port: int, count: int, ca: Path | None, host: str = "127.0.0.1") -> Iterator[None]:
     """So many sessions, idle after EHLO, until the block ends."""
-    command = [sys.executable, "-m", "bench.idle", str(port), str(count), *([str(ca)] if ca else [])]
+    command = [sys.executable, "-m", "bench.idle", host, str(port), str(count), *([str(ca)] if ca else [])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as clients:
         assert clients.stdout is not None
         if clients.stdout.readline() != b"all there\n":
@@ -64,18 +64,18 @@ def growth(relay: RelayProcess, kind: str, count: int, ca: Path | None) -> float
         return (resident(pid) - before) / count / 1024
 
 
-def hold(port: int, count: int, ca: str | None) -> None:
+def hold(host: str, port: int, count: int, ca: str | None) -> None:
     """The clients' process."""
     context = ssl.create_default_context(cafile=ca) if ca else None
-    held = [_session(port, context) for _ in range(count)]
+    held = [_session(host, port, context) for _ in range(count)]
     print("all there", flush=True)
     sys.stdin.read()
     for one in held:
         one.close()
 
 
-def _session(port: int, context: ssl.SSLContext | None) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+def _session(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=60)
     _hear(connection, b"220")
     _say(connection, b"EHLO client.example", b"250")
     if context is None:
@@ -118,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    hold(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
+    hold(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] if len(sys.argv) > 4 else None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from relay.address import Address, parse_mailbox
 from relay.errors import MalformedAddress
@@ -49,6 +50,7 @@ def _value(field: Field) -> str:
         raise MalformedAddress("the From field is not valid UTF-8") from None
 
 
+@lru_cache(256)  # at most 4 MB; our own clients write few different ones
 def _parse_mailbox(text: str) -> Address:
     """RFC 5322 §3.4: `mailbox = name-addr / addr-spec`."""
     found = list(tokens(text))

@@ -9,12 +9,13 @@ from ipaddress import IPv4Address, IPv6Address
 from relay.address import Address
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 def new_id(time: float) -> str:
     """A message or session id: 16 characters of `[0-9a-z]`, sortable by time, not guessable."""
     number = (int(time * 1000) & ((1 << 45) - 1)) << 35 | secrets.randbits(35)
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(70, -1, -10)])
 
 
 @dataclass(frozen=True, slots=True)

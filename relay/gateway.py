@@ -23,7 +23,7 @@ from relay.envelope import Envelope
 from relay.fact import Fact, Record
 from relay.message import Message
 from relay.reply import Reply
-from relay.report.explanation import brief, decided, facts
+from relay.report.explanation import brief, decided, kept
 from relay.report.journal import EXPLAINED
 from relay.resolver import Resolver
 from relay.verdict import Verdicts
@@ -102,7 +102,7 @@ class Gateway:
             record=self._record,
             id=envelope.id,
         )
-        self._record(Fact(EXPLAINED, envelope.id, facts(verdicts), "debug"))
+        self._record(Fact(EXPLAINED, envelope.id, kept(verdicts), "debug"))
         self._record(Fact("authenticate.checked", envelope.id, brief(verdicts)))
         return verdicts
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 MAX_HOP_TEXT = 512  # octets of a next hop's reply that we repeat
 
+_PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(256))  # what is not, is a "?"
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |\Z)")
 
 
@@ -49,6 +50,8 @@ class Reply:
     def wire(self) -> bytes:
         """The reply as octets, with its CRLFs."""
         prefix = f"{self.enhanced} " if self.detail else ""
+        if "\n" not in self.text and prefix:
+            return f"{self.code} {prefix}{self.text}".rstrip(" ").encode("ascii", "replace") + b"\r\n"
         lines = self.text.split("\n")
         last = len(lines) - 1
         return "".join(
@@ -71,7 +74,7 @@ def from_hop(code: int, lines: Sequence[bytes]) -> Reply:
     """
     detail, texts, room = "", [], MAX_HOP_TEXT
     for line in lines:
-        text = "".join(chr(octet) if 32 <= octet < 127 else "?" for octet in line[:room])
+        text = line[:room].translate(_PRINTABLE).decode("ascii")
         found = _ENHANCED.match(text)
         if found and int(found[1]) == code // 100:
             detail, text = detail or found[2], text[found.end() :]

@@ -9,6 +9,7 @@ FAILS      NoSuchName, NoData, DnsTrouble: never with an error of a library, nev
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
@@ -26,6 +27,9 @@ MAX_NAME = 253  # octets without the final dot, RFC 1035 §2.3.4
 MAX_LABEL = 63
 MAX_IN_FLIGHT = 256  # questions of the whole relay that wait for a server at one time
 MAX_CACHE_OCTETS = 16 * 1024 * 1024
+_ABSENT: dict[type[ResolverError], str] = {NoSuchName: "no such name", NoData: "no data"}
+
+_LABELS = re.compile(rf"[ -\-/-~]{{1,{MAX_LABEL}}}(?:\.[ -\-/-~]{{1,{MAX_LABEL}}})*\Z")  # no controls, no dots in them
 
 
 class Questions(ABC):
@@ -73,12 +77,7 @@ class Questions(ABC):
 
 def askable(name: str) -> bool:
     """Whether `name`, without the final dot, fits a DNS question: ASCII, labels of 1–63 octets, 253 in all."""
-    return (
-        name.isascii()
-        and len(name) <= MAX_NAME
-        and all(0 < len(label) <= MAX_LABEL for label in name.split("."))
-        and not any(character < " " or character == "\x7f" for character in name)
-    )
+    return len(name) <= MAX_NAME and _LABELS.match(name) is not None
 
 
 def _plain(name: str) -> bool:
@@ -132,8 +131,10 @@ class Resolver(Questions):
             self._query = None
 
     async def _ask(self, question: Question) -> Answer:
-        if answer := self.cached(question):
-            return answer
+        return self.cached(question) or await self.ask(question)
+
+    async def ask(self, question: Question, seconds: float | None = None) -> Answer:
+        """The answer of a server. Raises TimeoutError when it takes longer than `seconds`; others may wait on."""
         if self._closed:
             return Answer(error=DnsTrouble, text="the resolver is closed")
         task = self._in_flight.get(question)
@@ -141,7 +142,9 @@ class Resolver(Questions):
             task = asyncio.create_task(self._ask_servers(question))
             self._in_flight[question] = task
             task.add_done_callback(lambda _: self._in_flight.pop(question, None))
-        await asyncio.wait([task])  # one who stops waiting does not end the question for the others
+        await asyncio.wait([task], timeout=seconds)  # one who stops waiting does not end it for the others
+        if not task.done():
+            raise TimeoutError
         if task.cancelled():
             return Answer(error=DnsTrouble, text="the resolver was closed")
         return task.result()
@@ -174,9 +177,12 @@ class Budget(Questions):
         self._deadline = clock.monotonic() + seconds
 
     async def _ask(self, question: Question) -> Answer:
-        start = self._clock.monotonic()
-        answer = self._resolver.cached(question) or await self._ask_within(question, start)
-        self.steps.append(Step(0, f"{question.kind} {question.name}", found(answer), self._clock.monotonic() - start))
+        answer, seconds = self._resolver.cached(question), 0.0
+        if answer is None:
+            start = self._clock.monotonic()
+            answer = await self._ask_within(question, start)
+            seconds = self._clock.monotonic() - start
+        self.steps.append(Step(0, f"{question.kind} {question.name}", found(answer), seconds))
         return answer
 
     async def _ask_within(self, question: Question, now: float) -> Answer:
@@ -184,8 +190,7 @@ class Budget(Questions):
             return Answer(error=DnsTrouble, text="over the budget of DNS questions for one message")
         self.queries += 1
         try:
-            async with asyncio.timeout(self._deadline - now):
-                return await self._resolver._ask(question)
+            return await self._resolver.ask(question, self._deadline - now)
         except TimeoutError:
             return Answer(error=DnsTrouble, text="over the budget of DNS time for one message")
 
@@ -193,5 +198,5 @@ class Budget(Questions):
 def found(answer: Answer) -> str:
     """An answer in a few words for people: the number of records, or what went wrong."""
     if answer.error is not None:
-        return {NoSuchName: "no such name", NoData: "no data"}.get(answer.error, answer.text)
+        return _ABSENT.get(answer.error, answer.text)
     return f"{len(answer.records)} record{'s' if len(answer.records) > 1 else ''}"

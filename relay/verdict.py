@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 
 class SpfResult(StrEnum):
@@ -70,9 +71,8 @@ class IprevResult(StrEnum):
     PERMERROR = "permerror"  # it has no name
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of an evaluation, for people: indent by `depth`.
+class Step(NamedTuple):
+    """One step of an evaluation, for people: indent by `depth`. A message has dozens, so that it is a tuple.
 
     what:  the term or question (`include:_spf.example.net`, `TXT example.org`).
     found: what came of it (`pass`, `NXDOMAIN`, `192.0.2.1`).

@@ -42,7 +42,7 @@ class ZoneFile(Resolver):
         }
         self._names = {name.canonicalize() for name, _ in self._sets}
 
-    async def _ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question, seconds: float | None = None) -> Answer:
         name = wire_name(question.name).canonicalize()
         wanted = dns.rdatatype.from_text(question.kind)
         if (wire_name(_TROUBLE + question.name), dns.rdatatype.TXT) in self._sets:

@@ -13,6 +13,7 @@ from relay import reply as replies
 from relay.accept import wire
 from relay.reply import Reply
 
+_DOT = b"\r\n."
 _END = b"\r\n.\r\n"
 
 
@@ -62,30 +63,29 @@ class DotReader(Incoming):
         """Take `chunk`. None: the end has not come; else what stands behind the end."""
         self.received += len(chunk)
         chunk[:0] = self._tail
-        end = chunk.find(_END)
+        dot = chunk.find(_DOT)  # most messages have one: the last
+        end = chunk.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             rest = chunk[end + len(_END) :]
             self.received -= len(rest)
             del chunk[end + 2 :]
             self._tail = b""
-            self._take(chunk)
+            self._take(chunk, dot < end)
             return rest
         kept = _pending(chunk)
         self._tail = bytes(chunk[len(chunk) - kept :])
         del chunk[len(chunk) - kept :]
-        self._take(chunk)
+        self._take(chunk, dot >= 0)
         return None
 
-    def _take(self, piece: bytearray) -> None:
-        if not piece:
-            return
-        if not self._begun:
+    def _take(self, piece: bytearray, is_stuffed: bool) -> None:
+        if is_stuffed:
+            piece = piece.replace(_DOT, b"\r\n")
+        if not self._begun and piece:
             self._begun = True
-            piece[:] = piece.replace(b"\r\n.", b"\r\n")
             del piece[:2]
-        elif b"\r\n." in piece:
-            piece = piece.replace(b"\r\n.", b"\r\n")
-        self._add(piece)
+        if piece:
+            self._add(piece)
 
 
 def seconds_for_block(elapsed: float, received: int, *, idle: float, rate: int, grace: float = 60.0) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from relay import reply
@@ -23,6 +24,7 @@ def is_in(ip: Ip, networks: Sequence[Network]) -> bool:
     return any(ip in network for network in networks)
 
 
+@lru_cache(1024)  # clients come back
 def plain_ip(text: str) -> Ip:
     """The peer's address; an IPv4 address mapped into IPv6 (RFC 4291 §2.5.5.2) is the IPv4 address."""
     ip = ip_address(text.partition("%")[0])

@@ -69,9 +69,9 @@ class Generation:
     async def ended(self) -> None:
         """The last of them has gone, and what it had received is settled: its stages are needed no more."""
         for service in self._services:
-            while service.connections or service.handlers or service.deliveries:
-                if tasks := [*service.handlers, *service.deliveries]:
-                    await asyncio.wait(tasks)
+            while service.connections or service.handlers:
+                if service.handlers:
+                    await asyncio.wait(service.handlers)
                 else:
                     service.is_empty.clear()
                     await service.is_empty.wait()
@@ -160,7 +160,7 @@ class Listeners:
         self.load.update(config.limit, config.stress, config.delay.max_sleeping)
         self._failures.update(config.login)
         self._endpoints = endpoints | kept
-        still_open = [one for one in self._services if one.connections or one.handlers or one.deliveries]
+        still_open = [one for one in self._services if one.connections or one.handlers]
         self._services = services + still_open
         self.addresses = {endpoint.service.name: endpoint.address for endpoint in self._endpoints.values()}
         for endpoint in new:
@@ -221,6 +221,6 @@ class Listeners:
             connection.shut_down(patient=patient)
 
     async def _handlers(self, seconds: float) -> None:
-        tasks = [*chain.from_iterable((*service.handlers, *service.deliveries) for service in self._services)]
+        tasks = [*chain.from_iterable(service.handlers for service in self._services)]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)

@@ -61,7 +61,7 @@ class Service:
 
     load, failures: shared by all listeners, and by all reloads. is_own: an address is this machine's.
     context: for STARTTLS or implicit TLS, None without.
-    connections: all that are open; handlers: the tasks of sessions; deliveries: of `Stages.receive`.
+    connections: all that are open; handlers: the tasks of sessions, which nobody cancels.
     is_draining: the listener takes no more. is_empty: set when the last connection has gone.
     """
 
@@ -78,7 +78,6 @@ class Service:
     context: ssl.SSLContext | None
     connections: set[Connection] = field(default_factory=set)
     handlers: set[asyncio.Task[None]] = field(default_factory=set)
-    deliveries: set[asyncio.Task[Reply]] = field(default_factory=set)
     is_draining: bool = False
     is_empty: asyncio.Event = field(default_factory=asyncio.Event)
     _quiet: Patience = field(init=False)

@@ -234,12 +234,9 @@ class Session(aiosmtpd.Session):
             "login": client.login,
         }
         self.note("received", values, id=envelope.id)
-        task = asyncio.ensure_future(self.service.stages.receive(envelope, content))
-        self.service.deliveries.add(task)
-        task.add_done_callback(self.service.deliveries.discard)
         try:
-            # The stages own the message from here on: whoever ends this session does not end them.
-            reply = await asyncio.shield(task)
+            # Nobody cancels a session, so that the stages run to their end whatever the client does.
+            reply = await self.service.stages.receive(envelope, content)
         except Exception as error:
             reply = self.trouble(error)
         if not reply.is_positive:

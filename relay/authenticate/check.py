@@ -16,10 +16,11 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.address import Address
 from relay.authenticate import arc, dkim, dmarc, iprev, spf
+from relay.authenticate.eager import begin
 from relay.author import parse_author
 from relay.clock import Clock, SystemClock
 from relay.errors import MalformedAddress, MalformedMessage
@@ -46,6 +47,8 @@ SHARES = {"spf": 17, "helo": 6, "iprev": 4, "dkim": 5, "arc": 8, "dmarc": 10}
 DNS_TIME = 0.7  # of the deadline: then DNS is over, and what waits for it ends as a temperror of its own
 CHECK_TIME = 0.8  # of the deadline: then a check is cut off; what is left is for DMARC to be judged
 
+_LATE = "out of time"
+
 T = TypeVar("T")
 Ip = IPv4Address | IPv6Address
 Sender = str | Address | None
@@ -58,10 +61,10 @@ class EarlySpf:
         self, ip: str | Ip, helo: str, mail_from: Sender, resolver: Resolver, *, seconds: float = SECONDS
     ) -> None:
         self.budget = resolver.budget(SHARES["spf"], seconds * DNS_TIME)
-        self.task = asyncio.create_task(_check_sender(ip, helo, mail_from, self.budget))
+        self.verdict = begin(_check_sender(ip, helo, mail_from, self.budget))
 
     def cancel(self) -> None:
-        self.task.cancel()
+        self.verdict.cancel()
 
 
 async def authenticate(
@@ -119,45 +122,47 @@ class _Run:
         self._ip = ip_address(ip) if isinstance(ip, str) else ip
         self._helo, self._mail_from, self._clock = helo, mail_from, clock
         self._seconds, self._record, self._id = seconds, record, id
-        self._budgets = {name: resolver.budget(share, seconds * DNS_TIME) for name, share in SHARES.items()}
-        self._budgets["dmarc"] = resolver.budget(SHARES["dmarc"], seconds)
+        self._budgets = {
+            name: resolver.budget(share, seconds if name == "dmarc" else seconds * DNS_TIME)
+            for name, share in SHARES.items()
+        }
         self._content = b"" if isinstance(message, Message) else bytes(message)
         self._message, self._author, self._problem = _read(message)
 
     async def verdicts(self, trusted_sealers: Collection[str], early: EarlySpf | None) -> Verdicts:
         began = self._clock.monotonic()
         until = asyncio.get_running_loop().time() + self._seconds
-        soon = until - self._seconds * (1 - CHECK_TIME)
         if early:
             self._budgets["spf"] = early.budget
-        sender = early.task if early else _check_sender(self._ip, self._helo, self._mail_from, self._budgets["spf"])
-        async with asyncio.TaskGroup() as group:
-            walk = group.create_task(self._discover(until))
-            sent = group.create_task(self._within(soon, "spf", sender, self._no_spf))
-            hello = group.create_task(self._check_helo(soon, sent))
-            reverse = group.create_task(self._within(soon, "iprev", self._check_iprev(), self._no_iprev))
-            signed = group.create_task(self._within(soon, "dkim", self._check_dkim(), self._no_dkim))
-            chain = group.create_task(self._within(soon, "arc", self._check_arc(trusted_sealers), self._no_arc))
-        found, signatures = sent.result(), signed.result()
+        sender = early.verdict if early else _check_sender(self._ip, self._helo, self._mail_from, self._budgets["spf"])
+        walk = begin(self._safely("dmarc", self._discover(), _no_walk))
+        sent = begin(self._safely("spf", sender, self._no_spf))
+        hello = begin(self._safely("helo", self._check_helo(sent), self._no_helo))
+        reverse = begin(self._safely("iprev", self._check_iprev(), self._no_iprev))
+        signed = begin(self._safely("dkim", self._check_dkim(), self._no_dkim))
+        chain = begin(self._safely("arc", self._check_arc(trusted_sealers), self._no_arc))
+        try:
+            await _end_by(until - self._seconds * (1 - CHECK_TIME), sent, hello, reverse, signed, chain)
+            await _end_by(until, walk)
+        finally:
+            _cut_off(walk, sent, hello, reverse, signed, chain)
+        found, signatures = _result(sent, self._no_spf), _result(signed, self._no_dkim)
         return Verdicts(
             spf=found,
-            helo=hello.result(),
+            helo=_result(hello, self._no_helo),
             dkim=tuple(signatures),
-            arc=chain.result(),
-            dmarc=await self._judge(until, walk.result(), found, signatures),
-            iprev=reverse.result(),
+            arc=_result(chain, self._no_arc),
+            dmarc=await self._judge(until, _result(walk, _no_walk), found, signatures),
+            iprev=_result(reverse, self._no_iprev),
             seconds=self._clock.monotonic() - began,
             queries=sum(budget.queries for budget in self._budgets.values()),
             steps=tuple(step for budget in self._budgets.values() for step in budget.steps),
         )
 
-    async def _within(self, until: float, name: str, check: Awaitable[T], failed: Callable[[str], T]) -> T:
-        """What `check` finds; `failed(why)` when it finds nothing in time, or not at all."""
+    async def _safely(self, name: str, check: Awaitable[T], failed: Callable[[str], T]) -> T:
+        """What `check` finds; `failed(why)` when it has a bug."""
         try:
-            async with asyncio.timeout_at(until):
-                return await check
-        except TimeoutError:
-            return failed("out of time")
+            return await check
         except Exception as error:
             if self._record:
                 values = {"check": name, "error": type(error).__name__, "traceback": traceback.format_exc()}
@@ -166,11 +171,10 @@ class _Run:
 
     # --- the checks ---------------------------------------------------------------------------------
 
-    async def _check_helo(self, until: float, sent: asyncio.Task[SpfVerdict]) -> SpfVerdict:
+    async def _check_helo(self, sent: asyncio.Future[SpfVerdict]) -> SpfVerdict:
         if not _reverse_path(self._mail_from):  # it is the same check
             return await sent
-        check = spf.check_helo(self._ip, self._helo, self._budgets["helo"])
-        return await self._within(until, "helo", check, lambda why: _no_spf(self._helo, "helo", why))
+        return await spf.check_helo(self._ip, self._helo, self._budgets["helo"])
 
     async def _check_iprev(self) -> IprevVerdict:
         return await iprev.check_iprev(self._ip, self._helo, self._budgets["iprev"])
@@ -187,11 +191,8 @@ class _Run:
             return await arc.verify(self._content, resolver, trusted_sealers=trusted, time=now)
         return await arc.verify_message(self._message, resolver, trusted_sealers=trusted, time=now)
 
-    async def _discover(self, until: float) -> dmarc.Discovery | None:
-        if self._author is None:
-            return None
-        check: Awaitable[dmarc.Discovery | None] = dmarc.discover(self._author.domain, self._budgets["dmarc"])
-        return await self._within(until, "dmarc", check, lambda why: None)
+    async def _discover(self) -> dmarc.Discovery | None:
+        return await dmarc.discover(self._author.domain, self._budgets["dmarc"]) if self._author else None
 
     async def _judge(
         self, until: float, walk: dmarc.Discovery | None, sent: SpfVerdict, signatures: Sequence[DkimVerdict]
@@ -210,13 +211,18 @@ class _Run:
         def failed(why: str) -> DmarcVerdict:
             return DmarcVerdict(DmarcResult.TEMPERROR, domain, problem=why)
 
-        return await self._within(until, "dmarc", dmarc.judge(walk, passed, signers, undecided), failed)
+        judged = begin(self._safely("dmarc", dmarc.judge(walk, passed, signers, undecided), failed))
+        await _end_by(until, judged)
+        return _result(judged, failed)
 
     # --- what a check says that came to nothing -----------------------------------------------------
 
     def _no_spf(self, why: str) -> SpfVerdict:
         sender = _reverse_path(self._mail_from)
         return _no_spf(sender.rpartition("@")[2] or self._helo, "mailfrom" if sender else "helo", why)
+
+    def _no_helo(self, why: str) -> SpfVerdict:
+        return _no_spf(self._helo, "helo", why)
 
     def _no_iprev(self, why: str) -> IprevVerdict:
         return IprevVerdict(IprevResult.TEMPERROR, self._ip, problem=why)
@@ -226,6 +232,30 @@ class _Run:
 
     def _no_arc(self, why: str) -> ArcVerdict:
         return ArcVerdict(ArcResult.FAIL, problem=why)  # RFC 8617 §5.2.1: it has no temperror
+
+
+def _no_walk(why: str) -> None:
+    return None
+
+
+async def _end_by(when: float, *checks: asyncio.Future[Any]) -> None:
+    """Wait until `checks` are over; those that are not at `when`, in the time of the loop, are cut off."""
+    waiting = [check for check in checks if not check.done()]
+    if waiting:
+        seconds = max(0.0, when - asyncio.get_running_loop().time())
+        _, late = await asyncio.wait(waiting, timeout=seconds)
+        _cut_off(*late)
+        await asyncio.wait(waiting)
+
+
+def _cut_off(*checks: asyncio.Future[Any]) -> None:
+    for check in checks:
+        check.cancel()
+
+
+def _result(check: asyncio.Future[T], failed: Callable[[str], T]) -> T:
+    """What it found; `failed(why)` when it was cut off."""
+    return failed(_LATE) if check.cancelled() else check.result()
 
 
 def _no_spf(domain: str, identity: str, why: str) -> SpfVerdict:

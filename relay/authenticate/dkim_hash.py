@@ -73,16 +73,18 @@ class Header:
         """SHA-256 over the fields of h= and the signature field itself."""
         form = signature.header_form
         left: dict[bytes, int] = {}
-        hashed = sha256()
+        chosen: list[bytes] = []
         for name in signature.names:
             if name not in self._named:
                 continue
             fields = self._fields(form, name)
             at = left.get(name, len(fields)) - 1  # RFC 6376 §5.4.2: from the bottom up
             if at >= 0:
-                hashed.update(fields[at])
+                chosen.append(fields[at])
                 left[name] = at
-        hashed.update(_FIELD_FORMS[form](without_value(signature.field.raw)))
+        chosen.append(_FIELD_FORMS[form](without_value(signature.field.raw)))
+        hashed = sha256()
+        hashed.update(b"".join(chosen))
         return hashed.digest()
 
     def _fields(self, form: Form, name: bytes) -> list[bytes]:

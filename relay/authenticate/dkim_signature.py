@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 import idna
 
@@ -93,7 +94,7 @@ def dkim_signature(field: Field, tags: Mapping[str, str], time: float) -> Messag
     identity_domain = _domain(domain)
     if not at or not f".{identity_domain}".endswith(f".{signature.domain}"):  # RFC 6376 §6.1.1
         raise _permerror("i= is not in the domain of d=")
-    return replace(signature, identity_domain=identity_domain)
+    return signature if identity_domain == signature.domain else replace(signature, identity_domain=identity_domain)
 
 
 def message_signature(field: Field, tags: Mapping[str, str], time: float) -> MessageSignature:
@@ -176,6 +177,7 @@ def check_key(key: Key, signature: Signature) -> None:
         raise _permerror("the key is not for subdomains in i= (t=s)")
 
 
+@lru_cache(1024)  # what is no domain is not kept, and what is has 253 characters; most mail comes from few signers
 def a_labels(domain: str) -> str:
     """`domain` in lower-case A-labels. Raises ValueError for what is not letters, digits, "-", "_" and dots then."""
     if not domain.isascii():

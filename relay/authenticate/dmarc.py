@@ -286,7 +286,7 @@ def _with_policy(discovery: Discovery, applied: Found, *kinds: str) -> Discovery
     disposition = _LOWER[asked] if testing else asked
     if testing:
         discovery.records.steps.append(Step(0, "t=y", f"{asked} becomes {disposition}"))
-    return replace(discovery, applied=applied, disposition=disposition, testing=testing)
+    return Discovery(discovery.author, discovery.walk, discovery.records, applied, disposition, testing)
 
 
 def _verdict(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from relay.verdict import Disposition
 
@@ -80,6 +81,7 @@ class Record:
         return Disposition(values[0].lower()) if values and self.sound else Disposition.NONE
 
 
+@lru_cache(512)  # most mail comes from few authors
 def parse(octets: bytes) -> Record | None:
     """The record in one TXT record, strings joined; None when it is not one of DMARC (RFC 9989 §4.7, `v`)."""
     if len(octets) > MAX_RECORD:

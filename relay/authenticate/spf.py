@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
 from relay.address import domain_key
@@ -135,22 +135,11 @@ class _Check:
 
     def __init__(self, ip: Ip, sender: str, helo: str, resolver: Questions, receiver: str, clock: Clock) -> None:
         local, _, sender_domain = sender.rpartition("@")
-        local = local or "postmaster"  # RFC 7208 §4.3
-        sender_domain = domain_key(sender_domain)
+        self._local = local or "postmaster"  # RFC 7208 §4.3
+        self._sender_domain, self._helo, self._receiver = sender_domain, helo, receiver
         self._ip = ip
         self._resolver = resolver
         self._clock = clock
-        self._values = {
-            "s": f"{local}@{sender_domain}",
-            "l": local,
-            "o": sender_domain,
-            "i": dotted(ip),
-            "v": "in-addr" if ip.version == 4 else "ip6",
-            "h": domain_key(helo),
-            "c": str(ip),
-            "r": receiver,
-            "t": str(int(clock.time())),
-        }
         self._names: list[str] | None = None  # of the client, confirmed
         self._names_void = False
         self._void = False  # the term at hand met a void answer
@@ -282,10 +271,10 @@ class _Check:
     async def _among(self, hosts: Sequence[str], mechanism: Mechanism, depth: int) -> tuple[bool, str]:
         """Whether the client is near an address of one of `hosts`, asked in their order."""
         bits = mechanism.prefix4 if self._ip.version == 4 else mechanism.prefix6
-        near = ip_network((self._ip, bits), strict=False)
+        own, beyond = int(self._ip), self._ip.max_prefixlen - bits  # the bits that do not count
         for host in hosts:
             for address in await self._addresses(host, depth):
-                if address in near:
+                if int(address) >> beyond == own >> beyond:
                     return True, f"{host} has {address}"
         return False, f"no address of {', '.join(hosts)} is the client's" if hosts else "no hosts"
 
@@ -327,7 +316,20 @@ class _Check:
         return expand_name(string, await self._all_values(string, domain, depth))
 
     async def _all_values(self, string: MacroString, domain: str, depth: int) -> dict[str, str]:
-        values = {**self._values, "d": domain, "p": ""}
+        ip, sender_domain = self._ip, domain_key(self._sender_domain)
+        values = {
+            "s": f"{self._local}@{sender_domain}",
+            "l": self._local,
+            "o": sender_domain,
+            "d": domain,
+            "i": dotted(ip),
+            "p": "",
+            "v": "in-addr" if ip.version == 4 else "ip6",
+            "h": domain_key(self._helo),
+            "c": str(ip),
+            "r": self._receiver,
+            "t": str(int(self._clock.time())),
+        }
         if uses(string, "p"):  # RFC 7208 §7.3: the domain itself, else below it, else any
             names = await self._confirmed_names(depth)
             below = [name for name in names if _is_below(name, domain)]
@@ -336,7 +338,7 @@ class _Check:
 
     def _may_match(self, string: MacroString) -> bool:
         """RFC 8616 §4: a local part that is not ASCII matches no term that would put it into a name."""
-        return self._values["l"].isascii() or not uses(string, "sl")
+        return self._local.isascii() or not uses(string, "sl")
 
     def _count(self) -> None:
         if self.lookups == MAX_LOOKUPS:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from relay.authenticate.spf_macro import MacroString, parse_domain_spec, parse_macros
 from relay.errors import MalformedSpf
 from relay.verdict import SpfResult
+
+MAX_KEPT = 512  # octets of a record that is remembered as read; real ones have fewer
 
 _VERSION = re.compile(rb"v=spf1(?: |\Z)", re.IGNORECASE)
 _SENDER_ID = re.compile(rb"spf2\.0/", re.IGNORECASE)
@@ -65,6 +68,10 @@ def sender_ids_among(texts: Iterable[bytes]) -> list[bytes]:
 
 def parse_record(octets: bytes) -> Record:
     """Read one of `records_among`. Raises MalformedSpf."""
+    return _read_once(octets) if len(octets) <= MAX_KEPT else _read(octets)
+
+
+def _read(octets: bytes) -> Record:
     if not octets.isascii():
         raise MalformedSpf("the record has octets that are not ASCII")  # RFC 7208 §3.1
     mechanisms: list[Mechanism] = []
@@ -85,6 +92,9 @@ def parse_record(octets: bytes) -> Record:
         else:
             mechanisms.append(_mechanism(term))
     return Record(tuple(mechanisms), known.get("redirect"), known.get("exp"), tuple(ignored))
+
+
+_read_once = lru_cache(512)(_read)  # most mail comes from few senders; 15 MB at most
 
 
 def _mechanism(term: str) -> Mechanism:

@@ -12,7 +12,7 @@ import click
 from relay.cli.options import config_option, json_option, load_or_exit, read_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from relay.fact import Fact
 
@@ -76,9 +76,16 @@ def _id(about: str, hostname: str) -> str:
 def _as_json(id: str, told: Story) -> dict[str, Any]:
     decided, reply = _last(told, "decide.decided"), _answer(told)
     facts = [
-        {"time": _time(time), "event": fact.event, "level": fact.level, "values": fact.values} for time, fact in told
+        {"time": _time(time), "event": fact.event, "level": fact.level, "values": _values(fact)} for time, fact in told
     ]
     return {"id": id, "facts": facts, "decision": decided.values if decided else None, "reply": reply}
+
+
+def _values(fact: Fact) -> Mapping[str, object]:
+    from relay.report.explanation import named
+    from relay.report.journal import EXPLAINED
+
+    return named(fact.values) if fact.event == EXPLAINED else fact.values
 
 
 def _lines(told: Story) -> Iterator[str]:
@@ -90,7 +97,7 @@ def _lines(told: Story) -> Iterator[str]:
     for time, fact in told:
         if fact.event == EXPLAINED:
             yield f"{_time(time)} {fact.event}"
-            yield from (f"    {escape(line)}" for line in lines(fact.values))
+            yield from (f"    {escape(line)}" for line in lines(_values(fact)))
         else:
             values = "".join(f" {escape(key)}={quote(value)}" for key, value in fact.values.items())
             yield f"{_time(time)} {escape(fact.event)}{values}"

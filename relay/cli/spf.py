@@ -45,7 +45,8 @@ def spf(ip: str, mail_from: str, helo: str, nameserver: str | None, zone: Path |
         raise click.UsageError("MAIL-FROM <> is checked as postmaster at --helo, which is missing")
     verdict = asyncio.run(_check(address, sender, helo, make_resolver(nameserver, zone)))
     if as_json:
-        click.echo(json.dumps(asdict(verdict), indent=2))
+        steps = [step._asdict() for step in verdict.trace]
+        click.echo(json.dumps(asdict(verdict) | {"trace": steps}, indent=2))
     else:
         for line in _lines(verdict):
             click.echo(line)

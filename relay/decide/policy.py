@@ -11,6 +11,7 @@ FAILS      never.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
@@ -34,6 +35,12 @@ from relay.verdict import (
 )
 
 _HARSHNESS = list(Action)
+_FOLLOWED = {  # what does as the domain asks
+    Disposition.NONE: (Action.ACCEPT, Action.MARK),
+    Disposition.QUARANTINE: (Action.QUARANTINE,),
+    Disposition.REJECT: (Action.REFUSE,),
+}
+_UNFIT = re.compile(r"[^A-Za-z0-9._:\[\]-]")  # for a reply
 # Of several signatures the message has the best one's result.
 _BEST_FIRST = (
     DkimResult.PASS,
@@ -191,12 +198,7 @@ def _override(verdict: DmarcVerdict, action: Action) -> str:
         return ""
     if verdict.testing:
         return "policy_test_mode"
-    followed = {
-        Disposition.NONE: (Action.ACCEPT, Action.MARK),
-        Disposition.QUARANTINE: (Action.QUARANTINE,),
-        Disposition.REJECT: (Action.REFUSE,),
-    }
-    return "" if action in followed[verdict.disposition] else "local_policy"
+    return "" if action in _FOLLOWED[verdict.disposition] else "local_policy"
 
 
 def _forwarder(verdicts: Verdicts, rules: Rules) -> tuple[str, str] | None:
@@ -245,4 +247,4 @@ def _is_within(name: str, domain: str) -> bool:
 
 def _shown(domain: str) -> str:
     """A domain, fit for a reply."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in ".-_[]:") else "?" for c in domain[:255]) or "(none)"
+    return _UNFIT.sub("?", domain[:255]) or "(none)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from relay.edit.results import claims
 from relay.message import Message
@@ -39,7 +40,12 @@ def complete(message: Message, hostname: str, time: float, message_id: str) -> M
 
 def date(time: float) -> str:
     """RFC 5322 §3.3 date-time, in UTC: `Sun, 22 Nov 2026 05:12:00 +0000`."""
-    return format_datetime(datetime.fromtimestamp(int(time), UTC))
+    return _date(int(time))
+
+
+@lru_cache(1)  # one a second, however many messages
+def _date(time: int) -> str:
+    return format_datetime(datetime.fromtimestamp(time, UTC))
 
 
 def folded(name: str, *units: str) -> bytes:

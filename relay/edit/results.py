@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from relay.address import domain_key
 from relay.lexical import Kind, Token, tokens, unfold
@@ -29,8 +30,9 @@ LINE = 78  # RFC 5322 §2.1.1
 
 RESULTS = b"Authentication-Results: %s\r\n"  # the field around its value
 
-# What RFC 2045 §5.1 calls a token, and an address or `@domain` made of such (RFC 8601 §2.2, pvalue).
-_BARE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+\Z|[A-Za-z0-9!#$%&'*+.^_`{|}~-]*@[A-Za-z0-9.-]+\Z")
+# What RFC 2045 §5.1 calls a token, and an address or `@domain` made of such (RFC 8601 §2.2, pvalue; §3.5 of
+# RFC 6376 for domain-name: labels of letters, digits and hyphens).
+_BARE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+\Z|[A-Za-z0-9!#$%&'*+.^_`{|}~-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\Z")
 _PRINTABLE = re.compile(r"[ -~]*\Z")
 
 
@@ -99,6 +101,11 @@ def results_value(verdicts: Verdicts | None, authserv_id: str, *, mail_from: str
 
 def encode(value: str) -> str:
     """A foreign value, fit for the field: as it is, as a quoted string, or `invalid`."""
+    return _encoded(value) if len(value) <= MAX_TEXT else "invalid"
+
+
+@lru_cache(1024)  # names and addresses come again and again; 1 MB at most
+def _encoded(value: str) -> str:
     if not value.isascii():
         value = domain_key(value)
     # An encoded word (RFC 2047) would mean something else to a reader that decodes it.

@@ -45,18 +45,18 @@ _PIECE = 72  # characters of b= on a line
 
 def signatures(message: Message, keys: Sequence[SigningKey], time: float) -> list[bytes]:
     """One DKIM-Signature field per key, CRLF included. Header and body are hashed once for all keys."""
-    return complete(prepare(message, keys, time))
+    return _complete(_prepare(message, keys, time, ("DKIM-Signature", "v=1;"), SIGNED))
 
 
 def message_signature(message: Message, key: SigningKey, time: float, instance: int) -> bytes:
     """The ARC-Message-Signature of a new set (RFC 8617 §4.1.2): a DKIM-Signature on those before it too."""
-    [field] = complete(
+    [field] = _complete(
         _prepare(message, [key], time, ("ARC-Message-Signature", f"i={instance};"), (*SIGNED, "DKIM-Signature"))
     )
     return field
 
 
-class Prepared(NamedTuple):
+class _Prepared(NamedTuple):
     """field: up to and with `b=`. digest: what is to be signed for it."""
 
     key: SigningKey
@@ -64,14 +64,9 @@ class Prepared(NamedTuple):
     digest: bytes
 
 
-def prepare(message: Message, keys: Sequence[SigningKey], time: float) -> list[Prepared]:
-    """All of a DKIM-Signature but the RSA or Ed25519 work, which a thread may do."""
-    return _prepare(message, keys, time, ("DKIM-Signature", "v=1;"), SIGNED)
-
-
 def _prepare(
     message: Message, keys: Sequence[SigningKey], time: float, begin: tuple[str, str], signed: Sequence[str]
-) -> list[Prepared]:
+) -> list[_Prepared]:
     """begin: the name of the field and its first tag. signed: named in h= besides the oversigned ones."""
     names, header = _header(message, signed)
     body = sha256()
@@ -87,11 +82,11 @@ def _prepare(
         field += b"\tb="
         hashed = header.copy()
         hashed.update(relaxed_field(field))  # RFC 6376 §3.7: with an empty b=, without its CRLF
-        prepared.append(Prepared(key, field, hashed.digest()))
+        prepared.append(_Prepared(key, field, hashed.digest()))
     return prepared
 
 
-def complete(prepared: Sequence[Prepared]) -> list[bytes]:
+def _complete(prepared: Sequence[_Prepared]) -> list[bytes]:
     """The finished fields, CRLF included."""
     return [field + signature_value(key, digest) for key, field, digest in prepared]
 

@@ -8,6 +8,7 @@ command, and a 250 for the wrong mail is a lost mail: such a connection is never
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 from collections import deque
 from collections.abc import Mapping
@@ -49,6 +50,9 @@ class Connection(asyncio.Protocol):
         self._quitting = False
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
+        self._wait_ends = 0.0  # on the loop's clock, as is when the timer fires
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._readable = select.poll()
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         transport.set_protocol(self)
@@ -125,6 +129,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
         if not self.closed.done():
             self.closed.set_result(None)
         self._wake()
@@ -152,19 +158,32 @@ class Connection(asyncio.Protocol):
         if left <= 0:
             raise Trouble(phase, Fault.SILENT, "no time left")
         self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(left, self._expire)
+        self._wait_ends = self._loop.time() + left
+        if self._wait_ends < self._timer_at:
+            self._arm()
         try:
             await self._waiter
         except TimeoutError:
             raise Trouble(phase, Fault.SILENT, "no answer in time") from None
         finally:
-            timer.cancel()
             self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _expire(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+    def _arm(self) -> None:
+        """One timer a connection: it is not moved for every wait, it looks when the wait ends as it fires."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._wait_ends
+        self._timer = self._loop.call_at(self._timer_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._wait_ends:
+            self._arm()
+        else:
             self._waiter.set_exception(TimeoutError())

@@ -1,24 +1,60 @@
 """Verdicts told to people: what was asked, what was found, what followed from it.
 
-`facts` is the JSON form that the journal keeps and `--json` prints; `lines` reads that form, so that
-a message of last week and one verified now are explained by the same words.
+`facts` is the JSON form that `--json` prints; `lines` reads that form, so that a message of last week and one
+verified now are explained by the same words. `kept` is the form in the journal, and `named` makes `facts` of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from relay.decide.policy import Decision
-from relay.verdict import Verdicts
+from relay.verdict import Step, Verdicts
+
+_SINGLE = ("spf", "helo", "arc", "dmarc", "iprev")  # verdicts that a message has one of
+_TRACED = ("spf", "helo", "dmarc")  # the verdicts that have a trace
 
 
 def facts(verdicts: Verdicts) -> dict[str, Any]:
     """The verdicts as JSON-able values, named as in `relay/verdict.py`; addresses as text."""
-    values = asdict(verdicts)
+    return named(kept(verdicts))
+
+
+def kept(verdicts: Verdicts) -> dict[str, Any]:
+    """As `facts`, but a step is the list of its values: half the work and two thirds of the octets a message."""
+    values = _values(verdicts)
+    for name in _SINGLE:
+        values[name] = _values(values[name])
+    values["dkim"] = [_values(one) for one in verdicts.dkim]
     values["iprev"]["ip"] = str(verdicts.iprev.ip)
     return values
+
+
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `kept` made, as `facts` has it."""
+    traces = {name: {**values[name], "trace": _named(values[name]["trace"])} for name in _TRACED}
+    return {**values, **traces, "steps": _named(values["steps"])}
+
+
+def _named(steps: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    return [Step(*step)._asdict() for step in steps]
+
+
+def _values(one: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, as they are: `dataclasses.asdict` would copy what is in them."""
+    names, read = _reading(one.__class__)
+    return dict(zip(names, read(one), strict=True))
+
+
+@cache
+def _reading(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The names of a dataclass's fields, and what reads them all at once."""
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def brief(verdicts: Verdicts) -> dict[str, object]:

@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 from relay.clock import Clock
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 
-EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.facts` made them
+EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.kept` made them
 FILE_NAME = "journal.db"  # in the data folder
 VERSION = 1  # of the schema, in PRAGMA user_version
 FLUSH = 1.0  # seconds that a fact waits for company
@@ -43,9 +44,12 @@ CREATE TABLE fact (
 CREATE INDEX fact_by_id ON fact (id);
 CREATE INDEX fact_by_time ON fact (event, time);
 """
-_INSERT = "INSERT INTO fact (time, id, event, level, facts) VALUES (?, ?, ?, ?, ?)"
+_AT_ONCE = 250  # rows of one INSERT
+_INSERT = "INSERT INTO fact (time, id, event, level, facts) VALUES "
 _SWEEP = "DELETE FROM fact WHERE time < ?"
 _STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY time, number"
+
+_write = json.JSONEncoder(default=str).encode
 
 Row = tuple[float, str, str, str, str]
 
@@ -77,8 +81,7 @@ class Journal:
         """Keep `fact` if it is about a message or a session; of debug facts only the verdicts, which are long."""
         if not fact.id or self._database is None or (fact.level == "debug" and fact.event != EXPLAINED):
             return
-        facts = json.dumps(fact.values, default=str, ensure_ascii=True)
-        self._waiting.append((self._clock.time(), fact.id, fact.event, fact.level, facts))
+        self._waiting.append((self._clock.time(), fact.id, fact.event, fact.level, _write(fact.values)))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH, self._flush_soon)
 
@@ -119,7 +122,8 @@ class Journal:
     def _connect(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.touch(mode=0o600)
-        database = sqlite3.connect(self._path, check_same_thread=False, timeout=5)
+        # Each number of rows is a statement of its own: few are worth keeping.
+        database = sqlite3.connect(self._path, check_same_thread=False, timeout=5, cached_statements=4)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")  # in WAL mode: a sync at checkpoints only, and no damage
         (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -136,7 +140,10 @@ class Journal:
             return
         now = self._clock.time()
         with database:
-            database.executemany(_INSERT, rows)
+            # One at a time (`executemany`) each would give up the GIL, and wait for the loop to get it back.
+            for at in range(0, len(rows), _AT_ONCE):
+                some = rows[at : at + _AT_ONCE]
+                database.execute(_INSERT + ", ".join(["(?, ?, ?, ?, ?)"] * len(some)), [*chain.from_iterable(some)])
             if self._sweeps and now - self._swept > SWEEP:
                 database.execute(_SWEEP, (now - self._keep,))
                 self._swept = now

@@ -20,7 +20,16 @@ def escape(text: str) -> str:
 
 def quote(value: object) -> str:
     """A plain ASCII word as it is, everything else as JSON without unprintable characters."""
-    return value if isinstance(value, str) and _PLAIN.match(value) else escape(_write(value))
+    return value if isinstance(value, str) and _PLAIN.match(value) else escape(_as_json(value))
+
+
+def _as_json(value: object) -> str:
+    """The encoder takes 2 µs to get ready, but not for a string: what a fact mostly has is written without it."""
+    if type(value) is int:
+        return str(value)
+    if type(value) is list:
+        return f"[{', '.join([_as_json(one) for one in value])}]"
+    return "null" if value is None else _write(value)
 
 
 def _code(char: str) -> str:

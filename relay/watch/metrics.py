@@ -7,8 +7,8 @@ domain that a stranger could choose.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -47,37 +47,37 @@ class Metrics:
             {"version": __version__, "python": platform.python_version()}
         )
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"relay_{name}_total", text, labels, registry=registry)
+        # A child is looked up by its labels at each message, and `labels` takes long about it.
+        def counter(name: str, text: str, *labels: str) -> Callable[..., Counter]:
+            return cache(Counter(f"relay_{name}_total", text, labels, registry=registry).labels)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
+            return cache(Histogram(f"relay_{name}", text, labels, buckets=buckets, registry=registry).labels)
 
         self._connections = counter("connections", "client connections taken", "listener")
-        self._connected = Gauge("relay_connections_open", "client connections open", ["listener"], registry=registry)
+        self._connected: Callable[..., Gauge] = cache(
+            Gauge("relay_connections_open", "client connections open", ["listener"], registry=registry).labels
+        )
         self._refused = counter(
             "connections_refused", "client connections turned away or ended by us", "listener", "why"
         )
         self._rejected = counter("rejections", "replies 4xx and 5xx to clients before the pipeline", "stage", "result")
         self._messages = counter("messages", "messages answered after the final dot", "listener", "result")
-        self._sizes = Histogram(
-            "relay_message_size_bytes", "messages received", ["listener"], buckets=_SIZES, registry=registry
-        )
-        self._answers = Histogram(
-            "relay_answer_duration_seconds",
-            "from a message's final dot to our reply",
-            ["listener"],
-            buckets=_SECONDS,
-            registry=registry,
+        self._sizes = histogram("message_size_bytes", "messages received", _SIZES, "listener")
+        self._answers = histogram(
+            "answer_duration_seconds", "from a message's final dot to our reply", _SECONDS, "listener"
         )
         self._deliveries = counter("delivery", "delivery attempts", "hop", "result")
-        self._durations = Histogram(
-            "relay_delivery_duration_seconds", "delivery attempts", ["hop"], buckets=_SECONDS, registry=registry
-        )
+        self._durations = histogram("delivery_duration_seconds", "delivery attempts", _SECONDS, "hop")
         self._verified = counter("verifications", "questions to next hops about a recipient", "hop", "result")
         self._rated = counter("rate_limited", "MAIL and RCPT commands refused because of a rate", "rate")
         self._signed = counter("dkim_signed", "messages signed", "domain")
         self._unsigned = counter("dkim_unsigned", "messages of our domains let out without a signature", "domain")
         self._logins = counter("login", "logins", "result")
         self._tls = counter("tls_connections", "TLS handshakes", "side", "version")
-        self._generations = counter("config_generation", "configurations taken, the first one included")
+        self._generations = Counter(
+            "relay_config_generation_total", "configurations taken, the first one included", registry=registry
+        )
         self._reload_ok = Gauge("relay_config_reload_ok", "1 if the last reload was taken", registry=registry)
         self._checks = counter("auth_check", "results of checks of inbound mail", "check", "result")
         self._check_seconds = Histogram(
@@ -88,27 +88,23 @@ class Metrics:
         self._trouble = counter("trouble", "internal trouble, see the log", "stage")
         self._counts: dict[str, Callable[[Values], None]] = {
             "accept.connected": self._count_connected,
-            "accept.closed": lambda values: self._connected.labels(_word(values, "listener")).dec(),
-            "accept.refused": lambda values: self._refused.labels(
-                _word(values, "listener"), _word(values, "why")
-            ).inc(),
-            "accept.rejected": lambda values: self._rejected.labels(_word(values, "stage"), _result(values)).inc(),
-            "accept.tls": lambda values: self._tls.labels("client", _word(values, "version") or "failed").inc(),
-            "accept.login": lambda values: self._logins.labels(_word(values, "result")).inc(),
+            "accept.closed": lambda values: self._connected(_word(values, "listener")).dec(),
+            "accept.refused": lambda values: self._refused(_word(values, "listener"), _word(values, "why")).inc(),
+            "accept.rejected": lambda values: self._rejected(_word(values, "stage"), _result(values)).inc(),
+            "accept.tls": lambda values: self._tls("client", _word(values, "version") or "failed").inc(),
+            "accept.login": lambda values: self._logins(_word(values, "result")).inc(),
             "accept.received": self._count_received,
             "pipeline.answered": self._count_answered,
-            "decide.verified": lambda values: self._verified.labels(
-                _word(values, "hop"), _word(values, "result")
-            ).inc(),
-            "decide.rated": lambda values: self._rated.labels(_word(values, "rate")).inc(),
-            "edit.signed": lambda values: self._signed.labels(_word(values, "domain")).inc(),
-            "edit.unsigned": lambda values: self._unsigned.labels(_word(values, "domain")).inc(),
+            "decide.verified": lambda values: self._verified(_word(values, "hop"), _word(values, "result")).inc(),
+            "decide.rated": lambda values: self._rated(_word(values, "rate")).inc(),
+            "edit.signed": lambda values: self._signed(_word(values, "domain")).inc(),
+            "edit.unsigned": lambda values: self._unsigned(_word(values, "domain")).inc(),
             "forward.connected": self._count_hop_tls,
             "authenticate.checked": self._count_checks,
-            "decide.decided": lambda values: self._decisions.labels(
+            "decide.decided": lambda values: self._decisions(
                 _word(values, "action"), _word(values, "applied"), _word(values, "rule")
             ).inc(),
-            "decide.shadow": lambda values: self._differences.labels(_word(values, "difference")).inc(),
+            "decide.shadow": lambda values: self._differences(_word(values, "difference")).inc(),
             "app.started": self._count_configuration,
             "config.reloaded": self._count_configuration,
             "config.rejected": lambda values: self._reload_ok.set(0),
@@ -120,12 +116,11 @@ class Metrics:
             count(fact.values)
         elif result := _DELIVERIES.get(fact.event):
             hop = _word(fact.values, "hop")
-            self._deliveries.labels(hop, result).inc()
+            self._deliveries(hop, result).inc()
             if "elapsed_ms" in fact.values:
-                self._durations.labels(hop).observe(_number(fact.values, "elapsed_ms") / 1000)
-        stage, _, what = fact.event.partition(".")
-        if what == "trouble":
-            self._trouble.labels(stage).inc()
+                self._durations(hop).observe(_number(fact.values, "elapsed_ms") / 1000)
+        if fact.event.endswith(".trouble"):
+            self._trouble(fact.event.removesuffix(".trouble")).inc()
 
     def expose(self) -> bytes:
         return generate_latest(self._registry)
@@ -135,23 +130,23 @@ class Metrics:
         return [*self._registry.collect()]
 
     def _count_connected(self, values: Values) -> None:
-        self._connections.labels(_word(values, "listener")).inc()
-        self._connected.labels(_word(values, "listener")).inc()
+        self._connections(_word(values, "listener")).inc()
+        self._connected(_word(values, "listener")).inc()
 
     def _count_received(self, values: Values) -> None:
-        self._sizes.labels(_word(values, "listener")).observe(_number(values, "size"))
+        self._sizes(_word(values, "listener")).observe(_number(values, "size"))
 
     def _count_answered(self, values: Values) -> None:
         listener = _word(values, "listener")
-        self._messages.labels(listener, _result(values)).inc()
-        self._answers.labels(listener).observe(_number(values, "elapsed_ms") / 1000)
+        self._messages(listener, _result(values)).inc()
+        self._answers(listener).observe(_number(values, "elapsed_ms") / 1000)
 
     def _count_checks(self, values: Values) -> None:
         for check in ("dmarc", "spf", "helo", "arc", "iprev"):
-            self._checks.labels(check, _word(values, check)).inc()
+            self._checks(check, _word(values, check)).inc()
         signatures = values.get("dkim")
         for one in signatures if isinstance(signatures, list) else ():
-            self._checks.labels("dkim", str(one).partition(" ")[0]).inc()
+            self._checks("dkim", str(one).partition(" ")[0]).inc()
         self._check_seconds.observe(_number(values, "elapsed_ms") / 1000)
 
     def _count_configuration(self, values: Values) -> None:
@@ -160,7 +155,7 @@ class Metrics:
 
     def _count_hop_tls(self, values: Values) -> None:
         if version := _word(values, "tls"):
-            self._tls.labels("hop", version).inc()
+            self._tls("hop", version).inc()
 
 
 class _Queue:

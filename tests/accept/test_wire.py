@@ -1,6 +1,7 @@
 """What octets may be called a message, and how they are repaired where that is allowed."""
 
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,10 @@ from relay.accept import wire
 OCTETS = st.binary(max_size=64) | st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"\0", b"a", b"."])).map(b"".join)
 
 
+CLEAN = b"a line of a large message\r\n" * (wire.SMALL // 25)
+
+
+@pytest.mark.parametrize("before", [b"", CLEAN], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -27,8 +32,16 @@ OCTETS = st.binary(max_size=64) | st.lists(st.sampled_from([b"\r", b"\n", b"\r\n
         (b"\n\r\n\r", reply.BARE_NEWLINE),
     ],
 )
-def test_nul_and_bare_newlines_are_found(content: bytes, problem: reply.Reply | None) -> None:
-    assert wire.problem(content) is problem
+def test_nul_and_bare_newlines_are_found(before: bytes, content: bytes, problem: reply.Reply | None) -> None:
+    assert wire.problem(before + content) is problem
+
+
+def test_a_large_message_is_not_copied_to_be_looked_at() -> None:
+    tracemalloc.start()
+    wire.problem(CLEAN)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000
 
 
 @given(OCTETS)

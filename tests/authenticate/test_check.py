@@ -83,10 +83,10 @@ async def test_for_the_null_reverse_path_spf_is_that_of_helo(null: str | None) -
 async def test_spf_that_began_early_is_not_asked_again() -> None:
     async with dns(ZONE) as (server, resolver):
         early = EarlySpf(IP, "mail.example.org", "ann@example.org", resolver)
-        await early.task
+        await early.verdict
         asked = len(server.questions)
         found = await authenticate(MAIL, IP, "mail.example.org", "ann@example.org", resolver, spf=early)
-        assert found.spf == early.task.result()
+        assert found.spf == early.verdict.result()
         assert server.questions.count(("example.org", "TXT")) == 1
         assert found.queries >= len(server.questions) > asked
 
@@ -98,7 +98,7 @@ async def test_early_spf_can_be_dropped() -> None:
         await asyncio.sleep(0)
         early.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await early.task
+            await early.verdict
         server.answering.set()
 
 

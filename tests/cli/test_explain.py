@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from relay.__main__ import main
 from relay.fact import Fact
-from relay.report.explanation import facts
+from relay.report.explanation import kept
 from relay.report.journal import EXPLAINED, Journal
 from relay.verdict import SpfResult, SpfVerdict, Step
 from tests.support.clock import JumpingClock
@@ -145,7 +145,7 @@ async def test_what_strangers_wrote_steers_no_terminal_and_makes_no_line() -> No
     spf = SpfVerdict(SpfResult.FAIL, evil, mechanism=evil, explanation=evil, problem=evil, trace=(Step(0, evil, evil),))
     await recorded(
         Fact("accept.received", ID, {"helo": evil, evil: [evil]}),
-        Fact(EXPLAINED, ID, facts(verdicts(spf=spf)), "debug"),
+        Fact(EXPLAINED, ID, kept(verdicts(spf=spf)), "debug"),
         Fact("decide.decided", ID, {"action": evil, "applied": evil, "rule": evil, "reason": evil, "override": evil}),
         Fact("pipeline.answered", ID, {"reply": evil}),
     )

@@ -103,8 +103,8 @@ async def test_early_spf_ends_with_its_transaction(tmp_path: Path, end: str) -> 
         await one.dns.asked.wait()
         [early] = one.gateway._early.values()
         await dialogue.play(ENDS[end])
-        await asyncio.wait([early.task])  # as the answers are held back, it can only have been cancelled
-        assert early.task.cancelled()
+        await asyncio.wait([early.verdict])  # as the answers are held back, it can only have been cancelled
+        assert early.verdict.cancelled()
         assert one.gateway._early == {}
         one.dns.answering.set()
         await dialogue.close()
@@ -120,7 +120,7 @@ async def test_early_spf_ends_with_the_relay(tmp_path: Path) -> None:
         await dialogue.play(MAIL + RCPT)
         await one.dns.asked.wait()
         [early] = one.gateway._early.values()
-    assert early.task.cancelled()
+    assert early.verdict.cancelled()
     await dialogue.close()
 
 
@@ -206,7 +206,7 @@ async def test_a_bug_in_spf_that_nobody_waits_for_is_no_news(tmp_path: Path, mon
         dialogue = await one.open()
         await dialogue.play(MAIL + RCPT)
         [early] = one.gateway._early.values()
-        await asyncio.wait([early.task])
+        await asyncio.wait([early.verdict])
         del early
         await dialogue.play("C: RSET\nS: 250 *\n")
         gc.collect()

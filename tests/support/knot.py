@@ -12,11 +12,11 @@ Zone = Mapping[str, Sequence[str]]
 
 
 @contextmanager
-def running_knot(zones: Mapping[str, Zone]) -> Iterator[int]:
-    """Serve `zones` (by name, without the final dot) over UDP and TCP; yields the port on 127.0.0.1."""
+def running_knot(zones: Mapping[str, Zone], port: int = 0) -> Iterator[int]:
+    """Serve `zones` (named without the final dot) on 127.0.0.1 over UDP and TCP; yields the port, for 0 a free one."""
     program = require("knotd", "knot")
     with open_folder("knot") as folder:
-        port = free_port()
+        port = port or free_port()
         lines = ["server:", f'  rundir: "{folder}"', f"  listen: 127.0.0.1@{port}"]
         lines += ["database:", f'  storage: "{folder}"', "zone:"]
         for name, records in zones.items():

@@ -59,9 +59,9 @@ def wait_until(what: str, holds: Callable[[], object], patience: float = PATIENC
         time.sleep(0.01)
 
 
-def listens(port: int) -> bool:
-    """Whether 127.0.0.1:port takes a connection."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether host:port takes a connection."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
 
