@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from relay import __version__
 from relay.accept.listener import Listeners
@@ -34,6 +35,7 @@ from relay.handover import Handover
 from relay.inbox.store import FILE_NAME as INBOX_FILE
 from relay.inbox.store import Inbox
 from relay.outcome import NextHop
+from relay.part import Part
 from relay.pipeline import Pipeline
 from relay.publish.keys import make_missing_keys
 from relay.queueing import Queueing
@@ -41,12 +43,14 @@ from relay.report.journal import FILE_NAME as JOURNAL
 from relay.report.journal import Journal
 from relay.resolver import Resolver
 from relay.submission import Submission
+from relay.supervisor import Workers
+from relay.watch import totals
 from relay.watch.metrics import Metrics
 from relay.watch.web import Web
 
 _PROBE = 2.0  # seconds that a start or reload waits to hear what next hops take
 # What is opened once: a reload that changes it is refused.
-_FIXED = ("data", "dns", "duplicates", "inbox", "journal", "queue", "web")
+_FIXED = ("data", "dns", "duplicates", "inbox", "journal", "queue", "web", "workers")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,31 +87,44 @@ class Generation:
             self.logins.close()
 
 
-class App:
-    """The relay as a whole: `start`, `reload` as often as wanted, `stop`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Another configuration, for which all is made that can fail."""
 
-    def __init__(self, config: Config, clock: Clock, log: Record) -> None:
-        """log: takes every fact, besides the metrics. Raises ConfigError."""
+    made: Generation
+    listeners: Any  # as `prepare` of Listeners or of Workers made it
+
+    @property
+    def config(self) -> Config:
+        return self.made.config
+
+
+class App:
+    """The relay as a whole, or the part of it that one process does: `start`, `reload` at will, `stop`."""
+
+    def __init__(self, config: Config, clock: Clock, log: Record, part: Part | None = None) -> None:
+        """log: takes every fact, besides the metrics. part: None for all of it. Raises ConfigError."""
         self._clock, self._log = clock, log
-        self._metrics = Metrics()
-        self._remembered, self._rates = Remembered(clock), Rates(clock, self.record)
+        self._part = part = part or Part()
+        self.metrics = Metrics()
+        self._remembered, self._rates = Remembered(clock, part.telling), Rates(clock, self.record, part.memory)
         self._verification = Verification(clock, self.record)
-        self._duplicates = Duplicates(clock, config.duplicates.keep)
+        self._duplicates = Duplicates(clock, config.duplicates.keep, part.telling)
         self._ready = False
         self._before: dict[Generation, asyncio.Task[None]] = {}  # generations whose sessions have not all ended
         # One store for `capture` and for all hops of kind inbox. It is there even if nothing is kept in it yet,
         # since a reload may change that.
         self._inbox = Inbox(config.data / INBOX_FILE, "inbox", config.inbox.keep, clock, self.record)
         self._resolver = Resolver(config.dns.nameservers, config.timeout.dns, clock=clock)
-        self._journal = Journal(config.data / JOURNAL, config.journal.keep, clock, self.record)
-        self._queueing = Queueing(config, lambda: self._now, clock, self.record)
+        self._journal = Journal(config.data / JOURNAL, config.journal.keep, clock, self.record, sweeps=part.keeps_house)
+        self._queueing = Queueing(config, lambda: self._now, clock, self.record, part)
         self._now = self._build(config, _read_recipients(config))
-        self._listeners = Listeners(config, self._now.pipeline, self._now.logins, clock, self.record)
-        self._web = Web(self._metrics.expose, lambda: {"listeners": self._ready}, config.hostname)
+        self._listeners = self._make_listeners(config)
+        self._web = Web(self._expose, self._parts, config.hostname)
 
     def record(self, fact: Fact) -> None:
         """Where every fact goes."""
-        self._metrics.record(fact)
+        self.metrics.record(fact)
         self._journal.record(fact)
         self._log(fact)
 
@@ -115,6 +132,11 @@ class App:
     def addresses(self) -> dict[str, tuple[str, int]]:
         """Where each listener really listens."""
         return self._listeners.addresses
+
+    @property
+    def owner(self) -> str:
+        """Of our claims in the queue."""
+        return self._queueing.store.owner
 
     async def start(self) -> None:
         """Open the inbox, bind every port. Raises ConfigError, with nothing left open."""
@@ -124,7 +146,7 @@ class App:
                 await self._inbox.open()
             await self._journal.open()
             await self._queueing.open()
-            web_port = await self._web.start(config.web.host, config.web.port)
+            web_port = await self._web.start(config.web.host, config.web.port) if self._part.oversees else 0
             await self._now.probe()
             await self._queueing.start()
             await self._listeners.start()
@@ -132,12 +154,16 @@ class App:
             await self.stop()
             raise
         self._ready = True
-        self._tell("app.started", {"version": __version__, "web": f"{config.web.host}:{web_port}"})
+        if self._part.oversees:
+            self._tell("app.started", {"version": __version__, "web": f"{config.web.host}:{web_port}"})
 
     async def reload(self, config: Config) -> None:
         """Serve new sessions by `config`. Raises ConfigError, and then nothing has changed."""
-        before = self._now
-        changed = [key for key in _FIXED if getattr(config, key) != getattr(before.config, key)]
+        await self.commit(await self.prepare(config))
+
+    async def prepare(self, config: Config) -> Prepared:
+        """All of a reload that can fail; `commit` or `abandon` it. Raises ConfigError, and then nothing has changed."""
+        changed = [key for key in _FIXED if getattr(config, key) != getattr(self._now.config, key)]
         if changed:
             raise ConfigError(*(Problem("", key, "cannot change while the relay runs: restart it") for key in changed))
         # A million recipients take a second to read.
@@ -146,17 +172,27 @@ class App:
             if _keeps(config):
                 await self._inbox.open()
             await made.probe()
-            sessions = await self._listeners.replace(config, made.pipeline, made.logins)
+            return Prepared(made, await self._listeners.prepare(config, made.pipeline, made.logins))
         except BaseException:
             await made.close()
             raise
-        self._now = made
+
+    async def commit(self, prepared: Prepared) -> None:
+        """New sessions go by it."""
+        sessions = await self._listeners.commit(prepared.listeners)
+        before, self._now = self._now, prepared.made
         self._before[before] = asyncio.create_task(self._retire(before, sessions.ended()))
         self._queueing.wake()
-        self._tell("config.reloaded", {})
+        if self._part.oversees:
+            self._tell("config.reloaded", {})
+
+    async def abandon(self, prepared: Prepared) -> None:
+        """All stays as it is."""
+        await self._listeners.abandon(prepared.listeners)
+        await prepared.made.close()
 
     async def stop(self) -> None:
-        if self._ready:
+        if self._ready and self._part.oversees:
             self.record(Fact("app.stopping"))
         self._ready = False
         seconds = self._now.config.timeout.drain
@@ -170,8 +206,22 @@ class App:
         await self._resolver.close()
         await self._inbox.close()
         await self._web.stop()
-        self.record(Fact("app.stopped"))
+        if self._part.oversees:
+            self.record(Fact("app.stopped"))
         await self._journal.close()
+
+    def kill(self) -> None:
+        """End our workers at once; this process is about to."""
+        if isinstance(self._listeners, Workers):
+            self._listeners.kill()
+
+    def _make_listeners(self, config: Config) -> Listeners | Workers:
+        part = self._part
+        if not part.serves:
+            queueing = self._queueing
+            return Workers(config, part, self._clock, self.record, queueing.free, lambda: queueing.inherited)
+        pipeline, logins = self._now.pipeline, self._now.logins
+        return Listeners(config, pipeline, logins, self._clock, self.record, part=part)
 
     def _build(self, config: Config, recipients: Mapping[str, Recipients]) -> Generation:
         """All parts that can be made without opening a port. Raises ConfigError."""
@@ -214,6 +264,18 @@ class App:
         await sessions_ended
         await generation.close()
         del self._before[generation]
+
+    def _parts(self) -> dict[str, bool]:
+        """What is ready, for `/readyz`."""
+        parts = {"listeners": self._ready}
+        return {**parts, "workers": self._listeners.is_ready} if isinstance(self._listeners, Workers) else parts
+
+    async def _expose(self) -> bytes:
+        """The page of metrics."""
+        if isinstance(self._listeners, Workers):
+            others = await self._listeners.families()
+            return totals.expose([self.metrics.families(), *others])
+        return self.metrics.expose()
 
     def _tell(self, event: str, values: dict[str, object]) -> None:
         """`event`, with where each listener listens."""

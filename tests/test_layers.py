@@ -9,7 +9,7 @@ RELAY = Path(__file__).parent.parent / "relay"
 STAGES = (
     "accept", "authenticate", "decide", "edit", "forward", "inbox", "publish", "queue", "report", "watch",
 )  # fmt: skip
-WIRING = {"pipeline", "gateway", "submission", "handover", "queueing", "app", "cli", "__main__"}
+WIRING = {"pipeline", "gateway", "submission", "handover", "queueing", "supervisor", "app", "worker", "cli", "__main__"}
 MODULES = sorted(RELAY.rglob("*.py"))
 
 

@@ -11,11 +11,12 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from relay import reply
+from relay.accept.counts import Counts, Holder, OwnCounts
 from relay.config.models import Config, Limit, Network, Stress
 from relay.reply import Reply
+from relay.shared import Gauge
 
 Ip = IPv4Address | IPv6Address
-Holder = IPv4Address | IPv6Network  # who counts as one client
 
 
 def is_in(ip: Ip, networks: Sequence[Network]) -> bool:
@@ -62,34 +63,53 @@ def patience(config: Config) -> tuple[Patience, Patience]:
 
 
 class Load:
-    """What all listeners together are doing now, against `[limit]`, `[stress]` and `delay.max_sleeping`."""
+    """What all listeners together are doing now, against `[limit]`, `[stress]` and `delay.max_sleeping`.
 
-    def __init__(self, limit: Limit, stress: Stress, max_sleeping: int, switched: Callable[[bool], None]) -> None:
-        """switched: told when `is_high` becomes true, and when false."""
+    With several workers it is what all of them do. Each counts first and looks then, so that no two of them
+    take the last place; in the same moment both may be refused it.
+    """
+
+    def __init__(
+        self,
+        limit: Limit,
+        stress: Stress,
+        max_sleeping: int,
+        switched: Callable[[bool], None],
+        counts: Counts | None = None,
+    ) -> None:
+        """switched: told when `is_high` becomes true, and when false. counts: None for this process alone."""
         self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
         self._switched = switched
-        self._per_address: dict[Holder, int] = {}
+        self.counts: Counts = OwnCounts() if counts is None else counts
         self._was_high = False
-        self.connections = 0
-        self.sleeping = 0
-        self.memory = 0
 
     def update(self, limit: Limit, stress: Stress, max_sleeping: int) -> None:
         """New limits; what was counted stays."""
         self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
         self._look()
 
+    @property
+    def connections(self) -> int:
+        return self.counts.total(Gauge.CONNECTIONS)
+
+    @property
+    def sleeping(self) -> int:
+        return self.counts.total(Gauge.SLEEPING)
+
+    @property
+    def memory(self) -> int:
+        return self.counts.total(Gauge.MEMORY)
+
     def enter(self) -> Reply | None:
         """Count one more connection."""
-        if self.connections >= self._limit.connections:
+        if not self._take(Gauge.CONNECTIONS, 1, self._limit.connections):
             return reply.TOO_MANY_CONNECTIONS
-        self.connections += 1
         self._look()
         return None
 
     def leave(self) -> None:
         """The connection that `enter` counted has gone."""
-        self.connections -= 1
+        self.counts.add(Gauge.CONNECTIONS, -1)
         self._look()
 
     def is_exempt(self, ip: Ip) -> bool:
@@ -98,19 +118,11 @@ class Load:
 
     def hold(self, who: Holder) -> Reply | None:
         """Count one more connection of one client."""
-        held = self._per_address.get(who, 0)
-        if held >= self._limit.connections_per_ip:
-            return reply.TOO_MANY_FROM_YOU
-        self._per_address[who] = held + 1
-        return None
+        return None if self.counts.hold(who, self._limit.connections_per_ip) else reply.TOO_MANY_FROM_YOU
 
     def let_go(self, who: Holder) -> None:
         """The connection that `hold` counted has gone."""
-        left = self._per_address[who] - 1
-        if left:
-            self._per_address[who] = left
-        else:
-            del self._per_address[who]
+        self.counts.let_go(who)
 
     @property
     def is_high(self) -> bool:
@@ -118,9 +130,10 @@ class Load:
         return self.connections * 100 > self._limit.connections * self._above
 
     def _look(self) -> None:
-        if self.is_high is not self._was_high:
-            self._was_high = self.is_high
-            self._switched(self._was_high)
+        is_high = self.is_high
+        if is_high is not self._was_high:
+            self._was_high = is_high
+            self._switched(is_high)
 
     @property
     def memory_left(self) -> int:
@@ -128,23 +141,23 @@ class Load:
 
     def reserve(self, octets: int) -> bool:
         """Count `octets` of a message in memory, if there is room."""
-        if octets > self.memory_left:
-            return False
-        self.memory += octets
-        return True
+        return self._take(Gauge.MEMORY, octets, self._limit.memory)
 
     def free(self, octets: int) -> None:
-        self.memory -= octets
+        self.counts.add(Gauge.MEMORY, -octets)
 
     def lie_down(self) -> bool:
         """Count one more session that is held back on purpose, if there is room."""
-        if self.sleeping >= self._max_sleeping:
-            return False
-        self.sleeping += 1
-        return True
+        return self._take(Gauge.SLEEPING, 1, self._max_sleeping)
 
     def get_up(self) -> None:
-        self.sleeping -= 1
+        self.counts.add(Gauge.SLEEPING, -1)
+
+    def _take(self, gauge: Gauge, number: int, most: int) -> bool:
+        if self.counts.add(gauge, number) > most:
+            self.counts.add(gauge, -number)
+            return False
+        return True
 
 
 class Reservation:

@@ -8,16 +8,17 @@ FAILS      ConfigError naming each listener whose address or certificate cannot 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
 from relay.accept import tls
+from relay.accept.counts import SharedCounts
 from relay.accept.failures import Failures
 from relay.accept.limits import Ip, Load
 from relay.accept.login import Logins
+from relay.accept.ports import BACKLOG, bind
 from relay.accept.service import Service, Stages
 from relay.accept.smtp import Smtp
 from relay.clock import Clock
@@ -25,8 +26,7 @@ from relay.config.models import Config
 from relay.config.networks import this_machine
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
-
-BACKLOG = 512  # connections the kernel holds until we take them
+from relay.part import Part
 
 _Place = tuple[str, int, str]  # host and port as configured, and the listener's name where any port will do
 
@@ -77,6 +77,15 @@ class Generation:
                     await service.is_empty.wait()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Listeners of a configuration that is not in force yet."""
+
+    config: Config
+    services: list[Service]
+    endpoints: dict[_Place, _Endpoint]
+
+
 class Listeners:
     """All listeners of the configuration.
 
@@ -91,13 +100,21 @@ class Listeners:
         clock: Clock,
         record: Record,
         is_own: Callable[[Ip], bool] | None = None,
+        *,
+        part: Part | None = None,
     ) -> None:
-        """is_own: an address is this machine's; asked about clients that a load balancer names."""
+        """is_own: an address is this machine's; asked about clients that a load balancer names.
+
+        part: None for all of the relay; else other workers listen on the same ports.
+        """
         self._first = config, stages, logins
         self._clock, self._record = clock, record
         self._is_own = is_own or this_machine().is_own
-        self.load = Load(config.limit, config.stress, config.delay.max_sleeping, self._note_stress)
-        self._failures = Failures(config.login, clock)
+        part = part or Part()
+        self._is_shared = part.count > 1
+        counts = SharedCounts(part.memory, part.number) if part.memory is not None else None
+        self.load = Load(config.limit, config.stress, config.delay.max_sleeping, self._note_stress, counts)
+        self._failures = Failures(config.login, clock, part.telling)
         self._endpoints: dict[_Place, _Endpoint] = {}
         self._services: list[Service] = []  # those that take connections, and those of earlier ones still open
         self.addresses: dict[str, tuple[str, int]] = {}
@@ -107,13 +124,29 @@ class Listeners:
         await self.replace(*self._first)
 
     async def replace(self, config: Config, stages: Stages, logins: Logins | None) -> Generation:
+        """`prepare` and `commit`."""
+        return await self.commit(await self.prepare(config, stages, logins))
+
+    async def prepare(self, config: Config, stages: Stages, logins: Logins | None) -> Prepared:
+        """All that can fail: new places are bound, but nobody is answered there yet. `commit` or `abandon` it.
+
+        Raises ConfigError, and nothing has changed.
+        """
+        return Prepared(config, *self._build(config, stages, logins))
+
+    async def abandon(self, prepared: Prepared) -> None:
+        """All stays as it is."""
+        for endpoint in prepared.endpoints.values():
+            endpoint.close()
+
+    async def commit(self, prepared: Prepared) -> Generation:
         """From now on sessions begin with these; returned are those that do not, which keep what they have.
 
         A socket stays open where host and port stay the same (another host for the same port is a
         conflict with ourselves: change both, or start anew). A listener that is gone takes no more,
-        its idle sessions hear 421. Raises ConfigError, and nothing has changed.
+        its idle sessions hear 421.
         """
-        services, endpoints = self._build(config, stages, logins)
+        config, services, endpoints = prepared.config, prepared.services, prepared.endpoints
         before = Generation(self._services)
         kept = {place: self._endpoints[place] for place in endpoints if place in self._endpoints}
         new = [endpoint for place, endpoint in endpoints.items() if place not in kept]
@@ -154,7 +187,7 @@ class Listeners:
     def _build(
         self, config: Config, stages: Stages, logins: Logins | None
     ) -> tuple[list[Service], dict[_Place, _Endpoint]]:
-        """All that can fail. New places are bound, but nobody is answered there yet."""
+        """Raises ConfigError with every listener that cannot be."""
         problems: list[Problem] = []
         services: list[Service] = []
         endpoints: dict[_Place, _Endpoint] = {}
@@ -166,7 +199,8 @@ class Listeners:
                     *(name, settings, config, stages, logins, self._clock, self._record),
                     *(self.load, self._failures, self._is_own, context),
                 )
-                sockets = [] if place in self._endpoints else _bind(name, settings.host, settings.port)
+                known = place in self._endpoints
+                sockets = [] if known else bind(name, settings.host, settings.port, is_shared=self._is_shared)
             except ConfigError as error:
                 problems += error.problems
                 continue
@@ -190,24 +224,3 @@ class Listeners:
         tasks = [*chain.from_iterable(service.handlers for service in self._services)]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-
-
-def _bind(name: str, host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for `host`, of which only `localhost` has two. Raises ConfigError."""
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            bound = socket.socket(family, kind, protocol)
-            sockets.append(bound)
-            bound.setblocking(False)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind(address)
-            bound.listen(BACKLOG)
-    except OSError as error:
-        for bound in sockets:
-            bound.close()
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror or error}"
-        raise ConfigError(Problem("", f"listener.{name}.port", f"{host}:{port} {why}")) from error
-    return sockets

@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Callable
 from relay import reply as replies
 from relay.accept import command, proxy
 from relay.accept.channel import HangUp
-from relay.accept.limits import Holder, holder, is_in, plain_ip
+from relay.accept.counts import Holder
+from relay.accept.limits import holder, is_in, plain_ip
 from relay.accept.sasl import Credentials, read_credentials
 from relay.accept.session import Session
 from relay.accept.upload import Upload

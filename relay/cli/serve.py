@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from relay.app import App
     from relay.config.source import Loaded
     from relay.watch.notify import Notify
-
-_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 @click.command()
@@ -46,21 +44,28 @@ def run_until_signal(loaded: Loaded, again: Callable[[], Loaded] | None = None) 
     """
     import uvloop
 
+    from relay.allocator import keep_large_blocks_apart
+    from relay.link import LinkLost
     from relay.watch import logs
 
     _configure(loaded)
     logs.log(Fact("config.loaded", "", {"source": loaded.source}))
-    _keep_large_blocks_apart()
+    keep_large_blocks_apart()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(loaded, again))
     except ConfigError as error:
         exit_with(error)
+    except LinkLost as error:
+        logs.log(Fact("app.failed", "", {"cause": str(error)}, "error"))
+        sys.exit(1)
 
 
 async def _serve(loaded: Loaded, again: Callable[[], Loaded] | None) -> None:
     from relay.app import App
     from relay.clock import SystemClock
+    from relay.config.share import count_of
+    from relay.part import Part
     from relay.watch import logs
     from relay.watch.notify import Notify
 
@@ -68,14 +73,16 @@ async def _serve(loaded: Loaded, again: Callable[[], Loaded] | None) -> None:
 
     def on_stop() -> None:
         if stop.is_set():
+            app.kill()
             os._exit(1)  # no farewell: what has no 250 yet is its client's
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_stop)
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
-    clock = SystemClock()
-    app = App(loaded.config, clock, logs.log)
+    clock, count = SystemClock(), count_of(loaded.config.workers)
+    part = Part() if count == 1 else Part(serves=False, number=0, count=count)
+    app = App(loaded.config, clock, logs.log, part)
     notify = Notify(os.environ, clock, app.record)
     await app.start()
     notify.ready()
@@ -118,14 +125,3 @@ def _configure(loaded: Loaded) -> None:
     logs.configure(loaded.config.log.level, loaded.config.log.format)
     for warning in loaded.warnings:
         logs.log(Fact("config.warning", "", {"problem": str(warning)}, "warning"))
-
-
-def _keep_large_blocks_apart() -> None:
-    """Have glibc give each block over 128 KB pages of its own, as it does until the first of them is freed.
-
-    uvloop has 256 KB for each TLS session and uses little of it. From the heap such a block costs memory
-    that others have used before: 49 KB a session instead of 27.
-    """
-    allocator = ctypes.CDLL(None)
-    if hasattr(allocator, "mallopt"):  # musl has none, and needs none
-        allocator.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from relay.config.domain_checks import check_domains, check_masquerades
 from relay.config.files import attempt, exposed
 from relay.config.finding import Finding, World, check_names
+from relay.config.hop import HopKind
 from relay.config.hop_checks import check_hops
 from relay.config.listener_checks import check_listeners
 from relay.config.models import Config, ListenTls, RatePer, Role
@@ -20,6 +21,7 @@ from relay.config.policy_checks import check_policies
 from relay.config.queue_checks import check_queue
 from relay.config.route_checks import check_routes
 from relay.config.shape import Key
+from relay.config.share import CAN_SHARE, count_of
 
 GREETING_PATIENCE = 300.0  # seconds a client waits for its 220, RFC 5321 §4.5.3.2.1
 FINAL_DOT = 600.0  # seconds, RFC 5321 §4.5.3.2.6
@@ -35,6 +37,7 @@ def check(config: Config, world: World) -> tuple[Finding, ...]:
 
 def _check_all(config: Config, world: World) -> Iterator[Finding]:
     yield from _check_hostname(config)
+    yield from _check_workers(config)
     yield from check_listeners(config, world)
     yield from _check_ports(config)
     yield from _check_login(config, world)
@@ -60,6 +63,22 @@ def _check_hostname(config: Config) -> Iterator[Finding]:
             f'"{config.hostname}" will do only while all listeners and hops are on loopback; '
             'write the name that others know us by, such as "relay.example.org"',
         )
+
+
+def _check_workers(config: Config) -> Iterator[Finding]:
+    count = count_of(config.workers)
+    if count > 1 and not CAN_SHARE:
+        yield Finding(("workers",), "only Linux can have more than one")
+    shared: list[tuple[Key, int]] = [
+        (("hop", name, "connections"), hop.connections)
+        for name, hop in config.hop.items()
+        if hop.kind is not HopKind.INBOX
+    ]
+    if config.login.file is not None:
+        shared.append((("login", "hashes_at_once"), config.login.hashes_at_once))
+    for key, number in shared:
+        if number < count:
+            yield Finding(key, f"{number} will be {count}: each of {count} workers has at least 1", is_warning=True)
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:

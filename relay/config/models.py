@@ -29,7 +29,7 @@ from relay.config.names import (
 from relay.config.policy import Policy, Rules
 from relay.config.queue import Bounce, Duplicates, Queue, RoleMailbox
 from relay.config.table import Table
-from relay.config.units import Duration, Size, Wait
+from relay.config.units import Duration, Size, Wait, Workers
 
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
@@ -348,6 +348,7 @@ class Config(Table):
         description="our name, in banner, EHLO, Received, Authentication-Results and Message-ID",
     )
     data: Path = Field(Path("data"), description="folder for all that is kept; RELAY_DATA")
+    workers: Workers = Field(1, description='processes that take and send mail; "auto": one for each CPU')
     postmaster: Mailbox | None = Field(
         None, examples=["postmaster@example.org"], description="the address behind `RCPT TO:<Postmaster>`"
     )

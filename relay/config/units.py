@@ -1,4 +1,4 @@
-"""Durations (`"25s"`, `"5 min"`) and sizes (`"25 MiB"`), read and written."""
+"""Durations (`"25s"`, `"5 min"`), sizes (`"25 MiB"`) and numbers of workers (`"auto"`), read and written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 _DURATION = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SIZE = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _NUMBER = r"[0-9]{1,18}(\.[0-9]{1,40})?"  # so that no quantity is infinite
+_MOST_WORKERS = 256
 _TOO_MUCH = 10**18  # octets or seconds; what is printed in the smallest unit still has no more than 18 digits
 _QUANTITY = re.compile(rf"({_NUMBER}) ?([A-Za-z]+)\Z")
 
@@ -24,6 +25,21 @@ def parse_duration(text: object) -> float:
 def parse_size(text: object) -> int:
     """`"25 MiB"` is 26214400 octets. Units: B, KiB, MiB, GiB, kB, MB, GB."""
     return int(_parse(text, _SIZE, 'a size, such as "25 MiB" or "500 B"'))
+
+
+def parse_workers(value: object) -> int:
+    """A whole number from 1 to 256, of text too (it comes from the environment); 0 is `"auto"`."""
+    if value == "auto":
+        return 0
+    text = str(value) if type(value) in (int, str) else ""
+    if text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= _MOST_WORKERS:
+        return int(text)
+    raise ValueError(f'write "auto" or a number from 1 to {_MOST_WORKERS}')
+
+
+def print_workers(number: int) -> int | str:
+    """`parse_workers` gives `number` back."""
+    return number or "auto"
 
 
 def print_duration(seconds: float) -> str:
@@ -75,4 +91,10 @@ Size = Annotated[
     BeforeValidator(parse_size),
     PlainSerializer(print_size),
     WithJsonSchema({"type": "string", "pattern": rf"^{_NUMBER} ?(B|KiB|MiB|GiB|kB|MB|GB)$"}),
+]
+Workers = Annotated[
+    int,
+    BeforeValidator(parse_workers),
+    PlainSerializer(print_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": _MOST_WORKERS}, {"const": "auto"}]}),
 ]

@@ -18,6 +18,7 @@ from relay.envelope import Envelope
 from relay.kept import Kept
 from relay.message import Message
 from relay.reply import Reply
+from relay.telling import Telling
 
 MOST = 10_000  # replies kept
 
@@ -25,10 +26,10 @@ _Key = tuple[str, str, tuple[str, ...], bytes]
 
 
 class Duplicates:
-    """keep: seconds that a reply which nobody heard is remembered."""
+    """keep: seconds that a reply which nobody heard is remembered. telling: to other workers."""
 
-    def __init__(self, clock: Clock, keep: float) -> None:
-        self._unheard: Kept[_Key, Reply] = Kept(clock, keep, MOST)
+    def __init__(self, clock: Clock, keep: float, telling: Telling | None = None) -> None:
+        self._unheard: Kept[_Key, Reply] = Kept(clock, keep, MOST, telling, "unheard")
 
     async def known(self, envelope: Envelope, message: Message, content: bytes | bytearray) -> Reply | None:
         """What became of this very message, if its client did not hear it; it is told once.

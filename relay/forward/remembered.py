@@ -20,6 +20,7 @@ from relay.envelope import Envelope
 from relay.kept import Kept
 from relay.outcome import Outcome, Result
 from relay.reply import DISAGREE, Reply
+from relay.telling import Telling
 
 LIFETIME = 3600.0  # seconds for a refusal; a client's first retry comes well before
 DELIVERED_LIFETIME = 86400.0  # it may come later, and a second copy is worse than a second question
@@ -29,9 +30,13 @@ _Key = tuple[str, str, str]  # client (login or address), reverse-path, recipien
 
 
 class Remembered:
-    def __init__(self, clock: Clock) -> None:
-        self._refused: Kept[_Key, Reply] = Kept(clock, LIFETIME, MAX_KEPT)
-        self._delivered: Kept[tuple[_Key, bytes], Outcome] = Kept(clock, DELIVERED_LIFETIME, MAX_KEPT)
+    """telling: to other workers, one of which may take the retry."""
+
+    def __init__(self, clock: Clock, telling: Telling | None = None) -> None:
+        self._refused: Kept[_Key, Reply] = Kept(clock, LIFETIME, MAX_KEPT, telling, "refused")
+        self._delivered: Kept[tuple[_Key, bytes], Outcome] = Kept(
+            clock, DELIVERED_LIFETIME, MAX_KEPT, telling, "delivered"
+        )
 
     def __len__(self) -> int:
         return len(self._refused) + len(self._delivered)

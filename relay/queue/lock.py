@@ -1,4 +1,7 @@
-"""One relay at a time for a queue in a file: `flock` on a file beside it, which the kernel drops with its process."""
+"""One relay at a time for a queue in a file: `flock` on a file beside it, which the kernel drops with its processes.
+
+Workers inherit the descriptor: where their supervisor died, the lock is theirs until the last of them has ended.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,22 @@ class Lock:
             os.close(descriptor)
             raise ConfigError(Problem(str(self.path), "", f"the queue cannot be locked: {error}")) from error
         self._descriptor = descriptor
+
+    @property
+    def descriptor(self) -> int | None:
+        """For workers to inherit, while it is held."""
+        return self._descriptor
+
+    def is_orphaned(self) -> bool:
+        """Whoever took the lock is dead: his workers have it, and are about to end."""
+        try:
+            holder = int(self.path.read_text("ascii"))
+            os.kill(holder, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, ValueError):  # another user's process is alive too
+            pass
+        return False
 
     def release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

@@ -71,6 +71,11 @@ class Store:
     def is_shared(self) -> bool:
         return self._engine.is_shared
 
+    @property
+    def owner(self) -> str:
+        """Of our claims, for `lapse`."""
+        return self._owner
+
     async def open(self, *, is_supervisor: bool) -> None:
         """Ready for use. is_supervisor: nobody else has the file, and what is ACTIVE in it belongs to the dead.
 

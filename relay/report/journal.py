@@ -47,7 +47,7 @@ CREATE INDEX fact_by_time ON fact (event, time);
 _AT_ONCE = 250  # rows of one INSERT
 _INSERT = "INSERT INTO fact (time, id, event, level, facts) VALUES "
 _SWEEP = "DELETE FROM fact WHERE time < ?"
-_STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY number"
+_STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY time, number"
 
 _write = json.JSONEncoder(default=str).encode
 
@@ -55,16 +55,19 @@ Row = tuple[float, str, str, str, str]
 
 
 class Journal:
-    """keep: seconds that a fact stays. `record` is for any thread-less caller in the loop; it never waits."""
+    """keep: seconds that a fact stays. `record` is for any thread-less caller in the loop; it never waits.
 
-    def __init__(self, path: Path, keep: float, clock: Clock, record: Record) -> None:
+    sweeps: of several processes that write to it, this one deletes what is past its time.
+    """
+
+    def __init__(self, path: Path, keep: float, clock: Clock, record: Record, *, sweeps: bool = True) -> None:
         self._path, self._keep, self._clock, self._tell = path, keep, clock, record
         self._waiting: deque[Row] = deque(maxlen=MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "journal")
         self._database: sqlite3.Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
-        self._swept = 0.0
+        self._sweeps, self._swept = sweeps, 0.0
         self._in_trouble = False
 
     async def open(self) -> None:
@@ -141,7 +144,7 @@ class Journal:
             for at in range(0, len(rows), _AT_ONCE):
                 some = rows[at : at + _AT_ONCE]
                 database.execute(_INSERT + ", ".join(["(?, ?, ?, ?, ?)"] * len(some)), [*chain.from_iterable(some)])
-            if now - self._swept > SWEEP:
+            if self._sweeps and now - self._swept > SWEEP:
                 database.execute(_SWEEP, (now - self._keep,))
                 self._swept = now
 

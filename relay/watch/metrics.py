@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from relay import __version__
 from relay.fact import Fact
@@ -123,6 +124,10 @@ class Metrics:
 
     def expose(self) -> bytes:
         return generate_latest(self._registry)
+
+    def families(self) -> list[Metric]:
+        """What `expose` shows, as data: for `totals.py`."""
+        return [*self._registry.collect()]
 
     def _count_connected(self, values: Values) -> None:
         self._connections(_word(values, "listener")).inc()

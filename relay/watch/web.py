@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 
 from aiohttp import web
@@ -27,7 +27,9 @@ SHUTDOWN = 2.0  # seconds for answers in flight when we stop
 class Web:
     """expose: the metrics page. ready: which parts are ready. hostname: ours."""
 
-    def __init__(self, expose: Callable[[], bytes], ready: Callable[[], Mapping[str, bool]], hostname: str) -> None:
+    def __init__(
+        self, expose: Callable[[], Awaitable[bytes]], ready: Callable[[], Mapping[str, bool]], hostname: str
+    ) -> None:
         self._expose = expose
         self._ready = ready
         self._names = {"localhost", hostname.lower(), socket.gethostname().lower()}
@@ -97,7 +99,7 @@ class Web:
         return web.json_response({**parts, "ready": ready}, status=200 if ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._expose(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=await self._expose(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -59,7 +59,7 @@ def test_nothing_is_kept_of_clients_that_have_gone() -> None:
         who = holder(ip_address(0xC0000200 + host))
         counted.hold(who)
         counted.let_go(who)
-    assert not counted._per_address
+    assert not counted.counts.held
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,7 @@ async def test_connections_are_counted_for_each_client_behind_the_balancer() -> 
             other.send(LINE.replace(b".7 ", b".8 "))
             assert code(await other.read()) == "220"
         await relay.until(lambda: relay.listeners.load.connections == 0)
-        assert not relay.listeners.load._per_address
+        assert not relay.listeners.load.counts.held
 
 
 async def test_the_greeting_delay_begins_behind_the_header() -> None:

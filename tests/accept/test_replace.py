@@ -129,7 +129,7 @@ async def test_a_client_that_was_counted_is_let_go_though_it_is_exempt_now() -> 
                 two.send(line)
                 assert code(await two.read()) == "220"
         await relay.until(lambda: relay.listeners.load.connections == 0)
-        assert not relay.listeners.load._per_address
+        assert not relay.listeners.load.counts.held
 
 
 async def test_listeners_come_and_go() -> None:

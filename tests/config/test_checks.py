@@ -213,6 +213,8 @@ ERRORS: list[tuple[Overrides, str, str]] = [
 ]
 
 WARNINGS: list[tuple[Overrides, str, str]] = [
+    # workers
+    ({"workers": 4, f"{HOP}.connections": 3}, f"{HOP}.connections", "3 will be 4"),
     ({f"{SUBMISSION}.allow": ["172.17.0.1"]}, f"{SUBMISSION}.allow", "container bridge"),
     ({f"{CAPTURE}.host": "0.0.0.0"}, f"{CAPTURE}.host", "takes mail from everyone"),
     ({"policy.skip": ["0.0.0.0/0"]}, "policy.skip", "is not checked"),
@@ -242,6 +244,7 @@ WARNINGS: list[tuple[Overrides, str, str]] = [
 ]
 
 FINE: list[Overrides] = [
+    {"workers": 4, f"{HOP}.connections": 4},  # nobody logs in: no hashes to share
     {"delay.greeting.gateway": "279s"},
     {"timeout.command": "5s"},
     {"timeout.dns": "19s"},

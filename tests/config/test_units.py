@@ -1,10 +1,10 @@
-"""Durations and sizes: what is read, what is refused, and that printing loses nothing."""
+"""Durations, sizes, workers: what is read, what is refused, and that printing loses nothing."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.units import parse_duration, parse_size, print_duration, print_size
+from relay.config.units import parse_duration, parse_size, parse_workers, print_duration, print_size, print_workers
 
 NUMBERS = st.from_regex(r"\A(0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?\Z")
 
@@ -85,3 +85,17 @@ def test_a_printed_size_reads_back(number: str, unit: str) -> None:
         assert float(number) > 9e8  # GiB: an exbibyte
         return
     assert parse_size(print_size(octets)) == octets
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [(1, 1), (2, 2), ("2", 2), ("256", 256), (256, 256), ("auto", 0)]
+)  # text comes from the environment
+def test_workers(given: object, number: int) -> None:
+    assert parse_workers(given) == number
+    assert parse_workers(print_workers(number)) == number
+
+
+@pytest.mark.parametrize("given", [0, -1, 257, True, 2.0, "0", "+2", "2 ", "two", "", "\u0662", None, "9" * 5000])
+def test_what_is_no_number_of_workers(given: object) -> None:
+    with pytest.raises(ValueError, match='write "auto" or a number from 1 to 256'):
+        parse_workers(given)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.address import Address
 from relay.config.models import Config
-from relay.decide.rate import MOST, Rates, Window, subject
+from relay.decide.rate import MOST, OwnWindows, Rates, Window, subject
 from relay.envelope import Client, Envelope
 from relay.fact import Fact
 from relay.reply import TOO_MANY_MESSAGES, TOO_MANY_RECIPIENTS_LATELY, Reply
@@ -42,6 +42,11 @@ class Counting:
     def __init__(self) -> None:
         self.clock, self.facts = JumpingClock(), list[Fact]()
         self.rates = Rates(self.clock, self.facts.append)
+
+    @property
+    def windows(self) -> OwnWindows:
+        assert isinstance(self.rates.windows, OwnWindows)
+        return self.rates.windows
 
 
 @pytest.fixture
@@ -93,7 +98,7 @@ def test_above_the_rate_is_temporary_and_says_no_more(counting: Counting) -> Non
 def test_0_is_any_number(counting: Counting) -> None:
     made = config(app={"per": "login", "messages": 0, "recipients": 1})
     assert [counting.rates.message(made, envelope(login="app")) for _ in range(1000)] == [None] * 1000
-    assert len(counting.rates) == 0
+    assert len(counting.windows) == 0
 
 
 def test_what_is_refused_is_not_counted(counting: Counting) -> None:
@@ -134,7 +139,7 @@ def test_memory_is_bounded(counting: Counting) -> None:
         if n == MOST // 2:
             assert counting.rates.message(made, kept) == TOO_MANY_MESSAGES
         counting.rates.message(made, envelope(ip=str(ip_address((0x2001 << 112) + (n << 64)))))
-    assert len(counting.rates) == MOST
+    assert len(counting.windows) == MOST
     assert counting.rates.message(made, kept) == TOO_MANY_MESSAGES  # in use: kept
     assert counting.rates.message(made, lost) is None  # the longest unused is forgotten
 

@@ -62,7 +62,7 @@ async def test_messages_of_a_sender(box: Mailbox, tmp_path: Path) -> None:
         await play(relay.port("submission"), HELLO + mail("Ann@OURS.org", LATER) + mail("", "250 *"))
         [fact, _] = relay.of("decide.rated")
         assert (fact.values["rate"], fact.values["per"], fact.level) == ("sender", "sender", "warning")
-        assert b'relay_rate_limited_total{rate="sender"} 2.0' in relay.app._metrics.expose()
+        assert b'relay_rate_limited_total{rate="sender"} 2.0' in relay.app.metrics.expose()
     assert len(box.mails) == 2
 
 

@@ -32,11 +32,12 @@ def recorders() -> Iterator[tuple[Recorder, Recorder]]:
         yield first, second
 
 
-def tables(hop: int, certificates: Certificates, folder: Path) -> dict[str, Any]:
+def tables(hop: int, certificates: Certificates, folder: Path, workers: int) -> dict[str, Any]:
     tls = {"certificate": certificates.chain, "key": certificates.key}
     listener = {"role": "submission", "allow": ["127.0.0.0/8"], "senders": ["*"]}
     key = {"selector": "r1", "file": folder / "r1.pem", "generate": True}
     return {
+        "workers": workers,
         "listener": {"plain": listener, "starttls": {**listener, "tls": "starttls", **tls}},
         "hop": {"server": {"host": ["127.0.0.1"], "port": hop, "tls": "none"}},
         "route": {"all": {"hop": "server"}},
@@ -126,10 +127,11 @@ class Load:
             self.failed.append(reply)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_reloads_under_load_fail_no_mail(
-    recorders: tuple[Recorder, Recorder], certificates: Certificates, tmp_path: Path
+    recorders: tuple[Recorder, Recorder], certificates: Certificates, tmp_path: Path, workers: int
 ) -> None:
-    start = tables(recorders[0].port, certificates, tmp_path)
+    start = tables(recorders[0].port, certificates, tmp_path, workers)
     with running_relay(tmp_path / "relay", start) as relay:
         text = relay.config.read_text()
         hops = [f'"port" = {recorder.port}' for recorder in recorders]
@@ -157,10 +159,11 @@ async def test_reloads_under_load_fail_no_mail(
     assert_each_arrived_once(recorders, load)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_a_stop_under_load_loses_and_doubles_nothing(
-    recorders: tuple[Recorder, Recorder], certificates: Certificates, tmp_path: Path
+    recorders: tuple[Recorder, Recorder], certificates: Certificates, tmp_path: Path, workers: int
 ) -> None:
-    with running_relay(tmp_path / "relay", tables(recorders[0].port, certificates, tmp_path)) as relay:
+    with running_relay(tmp_path / "relay", tables(recorders[0].port, certificates, tmp_path, workers)) as relay:
         load = Load(relay, certificates)
         sending = asyncio.create_task(load.run())
         await load.progress(5 * CLIENTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import socket
@@ -77,7 +78,12 @@ class CrashingRelay:
         with self.log.open("ab", buffering=0) as output:
             output.write(b"\n")  # a kill may have cut the last line short
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                process_group=0,  # of its workers too
             )
 
     async def ready(self) -> None:
@@ -93,11 +99,11 @@ class CrashingRelay:
         await self.ready()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL, to its workers too, as the end of the machine would be."""
         assert self._process is not None
         assert self._process.poll() is None, f"relay serve ended before it was killed:\n{self.tail()}"
         self.kills.append(time.monotonic())
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     async def stop(self) -> float:
@@ -112,8 +118,7 @@ class CrashingRelay:
     def end(self) -> None:
         """However it stands."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     async def get(self, path: str) -> tuple[int, str]:

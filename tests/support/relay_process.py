@@ -16,6 +16,7 @@ from typing import Any
 from tests.support.peers import PATIENCE, free_port, wait_until
 
 HOSTNAME = "relay.example"
+START = 60.0  # seconds: with workers it is several interpreters that begin
 
 
 class RelayProcess:
@@ -107,7 +108,7 @@ def running_relay(folder: Path, tables: Mapping[str, Any]) -> Iterator[RelayProc
         return relay.get("/readyz")[0] == 200
 
     try:
-        wait_until("relay serve is ready", ready)
+        wait_until("relay serve is ready", ready, START)
         yield relay
         relay.stop()
     finally:

@@ -15,6 +15,10 @@ from relay.watch.metrics import Metrics
 from relay.watch.web import Web
 
 
+async def expose() -> bytes:
+    return Metrics().expose()
+
+
 @dataclass
 class Page:
     """A running page. parts: what it is told of readiness."""
@@ -40,7 +44,7 @@ class Page:
 @pytest.fixture
 async def page() -> AsyncIterator[Page]:
     page = Page()
-    server = Web(Metrics().expose, lambda: page.parts, "mail.example.org")
+    server = Web(expose, lambda: page.parts, "mail.example.org")
     page.port = await server.start("127.0.0.1", 0)
     yield page
     await server.stop()
@@ -121,7 +125,7 @@ async def test_it_can_only_be_read(page: Page, method: str, status: int) -> None
 
 
 async def test_a_taken_port_is_a_problem_with_the_configuration(page: Page) -> None:
-    other = Web(Metrics().expose, dict, "mail.example.org")
+    other = Web(expose, dict, "mail.example.org")
     with pytest.raises(ConfigError) as caught:
         await other.start("127.0.0.1", page.port)
     (problem,) = caught.value.problems
@@ -131,12 +135,12 @@ async def test_a_taken_port_is_a_problem_with_the_configuration(page: Page) -> N
 
 
 async def test_stop_without_start_is_nothing() -> None:
-    await Web(Metrics().expose, dict, "mail.example.org").stop()
+    await Web(expose, dict, "mail.example.org").stop()
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 async def test_stop_closes_connections_that_linger(sent: bytes) -> None:
-    server = Web(Metrics().expose, dict, "mail.example.org")
+    server = Web(expose, dict, "mail.example.org")
     reader, writer = await asyncio.open_connection("127.0.0.1", await server.start("127.0.0.1", 0))
     writer.write(sent)
     if sent.endswith(b"\r\n\r\n"):
@@ -149,7 +153,7 @@ async def test_stop_closes_connections_that_linger(sent: bytes) -> None:
 
 async def test_a_connection_that_never_asks_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "LIFETIME", 0.05)
-    server = Web(Metrics().expose, dict, "mail.example.org")
+    server = Web(expose, dict, "mail.example.org")
     reader, writer = await asyncio.open_connection("127.0.0.1", await server.start("127.0.0.1", 0))
     assert await reader.read() == b""
     writer.close()
@@ -159,7 +163,7 @@ async def test_a_connection_that_never_asks_is_closed(monkeypatch: pytest.Monkey
 
 async def test_connections_beyond_the_cap_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "CONNECTIONS", 2)
-    server = Web(Metrics().expose, lambda: {}, "mail.example.org")
+    server = Web(expose, lambda: {}, "mail.example.org")
     page = Page(await server.start("127.0.0.1", 0))
     held = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(2)]
     for reader, writer in held:
