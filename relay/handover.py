@@ -8,6 +8,7 @@ says `on_trouble = "queue"`. 250 is then said once the message is on disk (promi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.address import Address
@@ -25,6 +26,23 @@ from relay.reply import Reply, queued
 
 _DEFAULT = Notify()
 _KEEP = 30.0  # seconds for the disk, though the hop may have used up the client's patience
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A message that nothing speaks against. came, content: as received. sent, message: as they leave.
+
+    routes: of each recipient. is_reportable: its sender may be sent reports about it.
+    until: monotonic; every wait before our own final dot ends by then.
+    """
+
+    came: Envelope
+    sent: Envelope
+    message: Message
+    routes: Mapping[Address, Route]
+    content: bytes | bytearray
+    is_reportable: bool
+    until: float
 
 
 class Queue(Protocol):
@@ -53,62 +71,39 @@ class Handover:
         self._schedule = Schedule.of(config.queue, config.bounce)
         self._clock, self._chance, self._record = clock, chance, record
 
-    async def take(
-        self,
-        came: Envelope,
-        sent: Envelope,
-        message: Message,
-        routes: Mapping[Address, Route],
-        content: bytes | bytearray,
-        until: float,
-        *,
-        is_reportable: bool,
-    ) -> Reply:
-        """The client's reply. came, content: as received. sent, message: as they leave. routes: of each recipient.
-
-        until: monotonic; every wait before our own final dot ends by then.
-        """
-        route = next(iter(routes.values()))
-        several = len({one.hop for one in routes.values()}) > 1
+    async def take(self, accepted: Accepted) -> Reply:
+        """The client's reply."""
+        route, routes = next(iter(accepted.routes.values())), accepted.routes.values()
+        several = len({one.hop for one in routes}) > 1
         queues = route.on_trouble is HopTrouble.QUEUE
         if several or route.mode is Mode.QUEUE or (queues and self._queue.is_down(route.hop)):
-            entry = self._entry(sent, message, routes, is_reportable=is_reportable)
-            return await self._queue.keep(entry, max(until, self._clock.monotonic() + _KEEP))
+            return await self._queue.keep(self._entry(accepted), max(accepted.until, self._clock.monotonic() + _KEEP))
         # Who may not be sent a report hears of a refusal in the session, so nothing is sent if one is refused.
-        outcomes = await self._proxy(came, sent, message, routes, content, until, each=queues and is_reportable)
-        if queues and _is_for_the_queue(outcomes, is_reportable=is_reportable):
-            entry = self._entry(sent, message, routes, is_reportable=is_reportable)
-            reply = await self._queue_rest(entry, outcomes)
+        outcomes = await self._proxy(accepted, route.hop, each=queues and accepted.is_reportable)
+        if queues and _is_for_the_queue(outcomes, is_reportable=accepted.is_reportable):
+            reply = await self._queue_rest(self._entry(accepted), outcomes)
             if reply.is_positive or not disagree(outcomes):
                 return reply
         if disagree(outcomes):
-            await self._remembered.keep(came, outcomes, content)
-        return one_reply(came.id, outcomes)
+            await self._remembered.keep(accepted.came, outcomes, accepted.content)
+        return one_reply(accepted.came.id, outcomes)
 
-    def _entry(
-        self, sent: Envelope, message: Message, routes: Mapping[Address, Route], *, is_reportable: bool
-    ) -> Entry:
-        told = sent.notify
-        recipients = (Recipient(one, route.hop, notify=told.get(one, _DEFAULT)) for one, route in routes.items())
-        entry = Entry(sent, message, self._clock.time(), is_reportable, tuple(recipients))
+    def _entry(self, accepted: Accepted) -> Entry:
+        told = accepted.sent.notify
+        recipients = tuple(
+            Recipient(one, route.hop, notify=told.get(one, _DEFAULT)) for one, route in accepted.routes.items()
+        )
+        entry = Entry(accepted.sent, accepted.message, self._clock.time(), accepted.is_reportable, recipients)
         return arriving(entry, self._schedule)
 
-    async def _proxy(
-        self,
-        came: Envelope,
-        sent: Envelope,
-        message: Message,
-        routes: Mapping[Address, Route],
-        content: bytes | bytearray,
-        until: float,
-        *,
-        each: bool,
-    ) -> tuple[Outcome, ...]:
+    async def _proxy(self, accepted: Accepted, hop: str, *, each: bool) -> tuple[Outcome, ...]:
         """One attempt for all who do not have the message from an attempt before."""
-        hop = next(iter(routes.values())).hop
-        settled = await self._remembered.settled(came, routes, content)
-        rest = [recipient for recipient in routes if recipient not in settled]
-        outcomes = await self._hops[hop].deliver(sent, message, rest, until, each=each) if rest else ()
+        came, sent, message = accepted.came, accepted.sent, accepted.message
+        settled = await self._remembered.settled(came, accepted.routes, accepted.content)
+        rest = [recipient for recipient in accepted.routes if recipient not in settled]
+        outcomes: tuple[Outcome, ...] = ()
+        if rest:
+            outcomes = await self._hops[hop].deliver(sent, message, rest, accepted.until, each=each)
         if settled:
             self._record(Fact("pipeline.settled", came.id, {"to": [str(recipient) for recipient in settled]}))
         return (*settled.values(), *outcomes)

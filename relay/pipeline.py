@@ -25,7 +25,7 @@ from relay.fact import Fact, Record
 from relay.forward.remembered import Remembered
 from relay.forward.route import find, reachable
 from relay.gateway import Gateway, Judged
-from relay.handover import Handover
+from relay.handover import Accepted, Handover
 from relay.message import Message
 from relay.outcome import NextHop
 from relay.reply import Reply, malformed
@@ -148,7 +148,7 @@ class Pipeline:
         received = trace.received_field(envelope, config.hostname, self._clock.time())
         message = message.prepend(*judged.fields, received)
         is_reportable = judged.is_reportable and sent.reverse_path is not None
-        return await self._handover.take(envelope, sent, message, routes, content, until, is_reportable=is_reportable)
+        return await self._handover.take(Accepted(envelope, sent, message, routes, content, is_reportable, until))
 
     def _senders_of(self, envelope: Envelope) -> Sequence[str]:
         """What the client may send as: a login's own senders, else those of its network."""
