@@ -7,7 +7,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY relay relay
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
  && python -m venv --without-pip /opt/relay \
- && pip --python /opt/relay/bin/python install --no-cache-dir /wheel/*.whl
+ && pip --python /opt/relay/bin/python install --no-cache-dir "$(echo /wheel/*.whl)[postgres]"
 
 FROM python:3.11-slim
 ARG VERSION=dev
