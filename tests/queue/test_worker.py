@@ -546,7 +546,7 @@ async def test_a_message_that_ends_every_relay_is_held_and_its_neighbours_are_no
 
 async def test_suspects_go_one_at_a_time(make: Callable[..., Bench]) -> None:
     bench = make()
-    await bench.start()
+    await bench.store.open(is_supervisor=True)  # and the worker begins when all is as it should be
     suspects, innocents = {await bench.put() for _ in range(6)}, {await bench.put() for _ in range(6)}
     for id in suspects:
         change = f"UPDATE recipient SET crashes = {SUSPECT - 1} WHERE message = '{id}'"
@@ -567,6 +567,7 @@ async def test_suspects_go_one_at_a_time(make: Callable[..., Bench]) -> None:
         return await deliver(envelope, *rest, **options)
 
     bench.hop.answer, bench.hop.deliver = answer, watched  # type: ignore[method-assign]
+    await bench.worker.start()
     await bench.passes(1)
     await bench.until()
     assert most == 1
