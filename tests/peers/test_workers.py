@@ -329,7 +329,7 @@ async def test_workers_end_with_their_supervisor_and_the_next_one_waits_for_them
             assert relay.get("/readyz")[0] == 0
             hop.hold.set()
             await asyncio.to_thread(wait_until, "the next one is ready", lambda: relay.get("/readyz")[0] == 200)
-            assert not any(exists(process) for process in workers)
+            await asyncio.to_thread(wait_until, "the old ones have gone", lambda: not any(map(exists, workers)))
             assert len(hop.accepted) == 1
             await asyncio.to_thread(relay.stop)
         finally:

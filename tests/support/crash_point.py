@@ -163,6 +163,7 @@ async def run(point: str, folder: Path) -> None:
                 say_250(entry)
                 while not await store.reportable(1):
                     await asyncio.sleep(0.01)
+                await worker.drain(5)  # so that no commit but the report's is waited for
                 if point == "report, amid it":
                     dies_in(reports, "keep", first=False)
                 if point == "report, behind it":
