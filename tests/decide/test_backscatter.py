@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from dataclasses import replace
 
 import pytest
 
 from relay.address import Address
 from relay.config.queue import Unverified
 from relay.decide.backscatter import may_report
-from relay.verdict import (
-    ArcResult,
-    ArcVerdict,
-    DkimResult,
-    DkimVerdict,
-    DmarcResult,
-    DmarcVerdict,
-    IprevResult,
-    IprevVerdict,
-    SpfResult,
-    SpfVerdict,
-    Verdicts,
-)
+from relay.verdict import DkimResult, DkimVerdict, DmarcResult, DmarcVerdict, SpfResult, SpfVerdict, Verdicts
+from tests.support.verdicts import PLAIN
 
 ANN = Address("ann", "News.Example.com")
 
 
 def verdicts(spf: SpfResult, *signers: str, result: DkimResult = DkimResult.PASS) -> Verdicts:
-    return Verdicts(
-        SpfVerdict(spf),
-        SpfVerdict(SpfResult.PASS),  # of HELO: it owns up to nothing but its own name
-        tuple(DkimVerdict(result, domain) for domain in signers),
-        ArcVerdict(ArcResult.NONE),
-        DmarcVerdict(DmarcResult.PASS),  # of the author, who need not be the sender
-        IprevVerdict(IprevResult.PASS, ip_address("192.0.2.1")),
+    return replace(
+        PLAIN,
+        spf=SpfVerdict(spf),
+        helo=SpfVerdict(SpfResult.PASS),  # it owns up to nothing but its own name
+        dkim=tuple(DkimVerdict(result, domain) for domain in signers),
+        dmarc=DmarcVerdict(DmarcResult.PASS),  # of the author, who need not be the sender
     )
 
 
