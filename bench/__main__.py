@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …] [--quick] [--rounds N] [--workers N] [--json FILE|-]`: the named tables, or all.
+"""`python -m bench [NAME …] [options]`: the named tables, or all; `--help` tells the options.
 
 W1 to W8 and `scaling` run relay and peers in turn, in a network of their own, and need root. The other tables
 are about pieces of the relay and run anywhere.
@@ -40,6 +40,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="under a minute a workload, fewer cases")
     parser.add_argument("--rounds", type=int, help="of each cell; default 5, with --quick 3")
     parser.add_argument("--workers", type=int, default=1, help="processes of the relay; default 1")
+    parser.add_argument("--peers", nargs="+", default=[], metavar="WORD", help="only peers with WORD in their names")
     parser.add_argument("--json", metavar="FILE", help="write the workloads' tables as JSON; - for standard output")
     found = parser.parse_args(arguments)
     if unknown := [name for name in found.names if name not in (*WORKLOADS, *PIECES)]:
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
     about = machine()
     print(" · ".join(f"{name} {value}" for name, value in about.items()), file=text)
     rounds = options.rounds or (3 if options.quick else 5)
-    given = Options(options.quick, rounds, 0.7 if options.quick else 2.0, options.workers)
+    given = Options(options.quick, rounds, 0.7 if options.quick else 2.0, options.workers, tuple(options.peers))
     tables: list[Table] = []
     for name in names:
         if name in PIECES:

@@ -33,13 +33,13 @@ class Contestant:
 
 
 @contextmanager
-def contestants(peers: Sequence[Peer], task: Task, table: Table) -> Iterator[list[Contestant]]:
-    """Those that start; the others are left out, with the reason in the table. All end with the block."""
+def contestants(peers: Sequence[Peer], task: Task, table: Table, options: Options) -> Iterator[list[Contestant]]:
+    """Those that are asked for and start; the others are left out, with the reason in the table. All end with the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
         folder.chmod(0o755)
         started = []
-        for number, peer in enumerate(peers):
+        for number, peer in enumerate(peer for peer in peers if options.takes(peer.name)):
             own = folder / str(number)
             own.mkdir(mode=0o755)
             certificates = task.site.certificates

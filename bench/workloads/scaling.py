@@ -28,6 +28,6 @@ PEERS = tuple(_with_workers(count) for count in (1, 2, 4, 8))
 
 def run(site: Site, options: Options) -> Table:
     table = Table("scaling", ABOUT, METRICS)
-    with contestants(PEERS, Task(Work.GATEWAY, site, 0), table) as found:
+    with contestants(PEERS, Task(Work.GATEWAY, site, 0), table, options) as found:
         compare(found, [Load(20, reuse=True, file=site.signed)], options, table)
     return table

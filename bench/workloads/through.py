@@ -29,6 +29,6 @@ def through(
         for sessions in ((20,) if options.quick else (1, 20, 100))
         for reuse in (False, True)
     ]
-    with contestants(peers, Task(work, site, 0, workers=options.workers), table) as found:
+    with contestants(peers, Task(work, site, 0, workers=options.workers), table, options) as found:
         compare(found, loads, options, table)
     return table

@@ -27,7 +27,7 @@ METRICS = (
 
 def run(site: Site, options: Options) -> Table:
     table = Table("w4", ABOUT, METRICS)
-    with contestants(PEERS, Task(Work.PLAIN, site, 0, workers=options.workers), table) as found:
+    with contestants(PEERS, Task(Work.PLAIN, site, 0, workers=options.workers), table, options) as found:
         idle = {one.name: resident(one.running.pids) for one in found}
 
         def begin(one: Contestant) -> None:

@@ -39,7 +39,7 @@ def run(site: Site, options: Options) -> Table:
             task = Task(Work.PLAIN, site, 0, tls=tls, workers=options.workers, connections=max(counts))
             for count in counts:
                 # new ones each time: memory that was freed would be used again and not show
-                with contestants(PEERS, task, table) as found:
+                with contestants(PEERS, task, table, options) as found:
                     for one in found:
                         held = min(count, MOST.get(one.name, count))
                         case = f"{count} {'STARTTLS' if tls else 'plain'}"

@@ -29,7 +29,7 @@ def run(site: Site, options: Options) -> Table:
     table = Table("w6", ABOUT, METRICS)
     for case, work in WORKS.items():
         mail = (site.signed if work is Work.GATEWAY else site.mail).read_bytes().replace(b"\n", b"\r\n")
-        with contestants(PEERS, Task(work, site, 0, workers=options.workers), table) as found:
+        with contestants(PEERS, Task(work, site, 0, workers=options.workers), table, options) as found:
             for one in found:
                 _times(one.running.port, mail, 10)
             for _ in range(options.rounds):

@@ -35,7 +35,7 @@ TRACED = 300  # mails
 def run(site: Site, options: Options) -> Table:
     table = Table("w7", ABOUT, METRICS)
     loads = [Load(100, reuse, site.mail) for reuse in (False, True)]
-    with contestants(PEERS, Task(Work.PLAIN, site, 0, queue=True, workers=options.workers), table) as found:
+    with contestants(PEERS, Task(Work.PLAIN, site, 0, queue=True, workers=options.workers), table, options) as found:
         compare(found, loads, options, table, _values)
         for load in loads:
             for one in found:

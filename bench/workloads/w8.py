@@ -21,6 +21,6 @@ PEERS = (relay, postfix_ram, postfix_disk, naive, direct)
 def run(site: Site, options: Options) -> Table:
     table = Table("w8", ABOUT, METRICS)
     loads = [Load(20, reuse, site.mail, tls=True) for reuse in (False, True)]
-    with contestants(PEERS, Task(Work.PLAIN, site, 0, tls=True, workers=options.workers), table) as found:
+    with contestants(PEERS, Task(Work.PLAIN, site, 0, tls=True, workers=options.workers), table, options) as found:
         compare(found, loads, options, table)
     return table
