@@ -34,7 +34,7 @@ class Contestant:
 
 @contextmanager
 def contestants(peers: Sequence[Peer], task: Task, table: Table, options: Options) -> Iterator[list[Contestant]]:
-    """Those that are asked for and start; the others are left out, with the reason in the table. All end with the block."""
+    """Those that are asked for and start; of the others the table has the reason. All end with the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
         folder.chmod(0o755)
