@@ -245,11 +245,11 @@ class Worker:
         hops = dict(self._hops())
         if hops == self._seen:
             return
+        for hop in hops:  # before anything is awaited, lest what is learnt meanwhile be forgotten
+            self._forget(hop, "reloaded")
         unknown = {one.hop for one in await self._store.depth() if one.state is State.WAITING} - hops.keys()
         for hop in sorted(unknown - self._unknown):  # told once
             self._record(Fact("queue.unknown_hop", "", {"hop": hop}, "warning"))
-        for hop in hops:
-            self._forget(hop, "reloaded")
         self._seen, self._unknown = hops, unknown
 
     def _connections(self, hop: str) -> int:

@@ -20,7 +20,7 @@ from relay.fact import Fact
 from relay.message import Message
 from relay.outcome import NextHop, Outcome
 from relay.queue.engine import Unavailable
-from relay.queue.entry import Delivery, Entry, Recipient, Settlement
+from relay.queue.entry import Delivery, Depth, Entry, Recipient, Settlement
 from relay.queue.schedule import Schedule
 from relay.queue.sqlite import SqliteEngine
 from relay.queue.states import State
@@ -367,6 +367,27 @@ async def test_it_is_tried_at_once_when_an_operator_says_so(bench: Bench) -> Non
     assert bench.values("queue.up") == [{"hop": "next", "cause": "flushed"}]
 
 
+async def test_what_is_learnt_of_it_while_the_worker_still_starts_stays_known(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.hop.answer = unreachable
+    depth, may_look = bench.store.depth, asyncio.Event()
+
+    async def slow_depth() -> tuple[Depth, ...]:
+        await may_look.wait()
+        return await depth()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.store, "depth", slow_depth)
+        await bench.start()
+        for _ in range(2):
+            await bench.keep()
+        await bench.told("queue.deferred", 2)
+    may_look.set()
+    await bench.idle()
+    assert bench.values("queue.up") == []
+    assert bench.worker.is_down("next")
+
+
 async def test_it_is_tried_at_once_when_a_reload_has_made_another_of_it(bench: Bench) -> None:
     bench.hop.answer = unreachable
     for _ in range(3):
@@ -593,7 +614,9 @@ async def test_a_lease_is_renewed_for_as_long_as_an_attempt_takes(bench: Bench) 
 async def test_who_lost_his_lease_writes_nothing_and_both_know_why(bench: Bench) -> None:
     bench.hop.open.clear()
     id = await bench.keep()
-    # Frozen past its lease; another relay takes the mail back, and over.
+    # Frozen past its lease, so that it renews nothing; another relay takes the mail back, and over.
+    assert bench.worker._leases is not None
+    bench.worker._leases.cancel()
     other = bench.make_store()
     await other.open(is_supervisor=False)
     bench.clock.passes(LEASE + 1)
