@@ -297,7 +297,7 @@ class Inbox:
                 deleted += count
         database = self._connected()
         while database.execute("PRAGMA freelist_count").fetchone()[0]:
-            database.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+            database.executescript("PRAGMA incremental_vacuum(1000)")  # `execute` would stop after one page
         return deleted
 
     @contextmanager
