@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: half a dozen are made for each message, and that would take four times as long
 class Fact:
     """`event` is `stage.what` (`forward.delivered`); `id` the message's or session's id, or "".
 
     `values` are JSON-able scalars or lists of them: addresses as text, seconds as float,
-    never a secret, a password or a message body.
+    never a secret, a password or a message body. Nobody changes a fact.
     """
 
     event: str

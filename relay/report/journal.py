@@ -24,6 +24,7 @@ from pathlib import Path
 from relay.clock import Clock
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
+from relay.jsonable import to_json
 
 EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.kept` made them
 FILE_NAME = "journal.db"  # in the data folder
@@ -48,8 +49,6 @@ _AT_ONCE = 250  # rows of one INSERT
 _INSERT = "INSERT INTO fact (time, id, event, level, facts) VALUES "
 _SWEEP = "DELETE FROM fact WHERE time < ?"
 _STORY = "SELECT time, id, event, level, facts FROM fact WHERE id = ? ORDER BY time, number"
-
-_write = json.JSONEncoder(default=str).encode
 
 Row = tuple[float, str, str, str, str]
 
@@ -81,7 +80,7 @@ class Journal:
         """Keep `fact` if it is about a message or a session; of debug facts only the verdicts, which are long."""
         if not fact.id or self._database is None or (fact.level == "debug" and fact.event != EXPLAINED):
             return
-        self._waiting.append((self._clock.time(), fact.id, fact.event, fact.level, _write(fact.values)))
+        self._waiting.append((self._clock.time(), fact.id, fact.event, fact.level, to_json(fact.values).decode()))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH, self._flush_soon)
 

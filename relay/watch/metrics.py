@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Info, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from relay import __version__
 from relay.fact import Fact
+from relay.watch.tally import Counter, Gauge, Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,6 +31,7 @@ _DELIVERIES = {
     "inbox.stored": "delivered",
     "inbox.trouble": "deferred",
 }
+_RESULTS = {"2": "accepted", "4": "deferred", "5": "rejected"}  # by the first digit of a reply
 # Why a recipient is held, where it is not for what a hop or the sender's domain said.
 _HELD = {"operator": "operator", "no route for the report": "no_route"}
 _ATTEMPTS = {"queue.delivered": "delivered", "queue.deferred": "deferred", "queue.failed": "failed"}
@@ -47,17 +49,17 @@ class Metrics:
             {"version": __version__, "python": platform.python_version()}
         )
 
-        # A child is looked up by its labels at each message, and `labels` takes long about it.
-        def counter(name: str, text: str, *labels: str) -> Callable[..., Counter]:
-            return cache(Counter(f"relay_{name}_total", text, labels, registry=registry).labels)
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(registry, f"relay_{name}", text, *labels)
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
-            return cache(Histogram(f"relay_{name}", text, labels, buckets=buckets, registry=registry).labels)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(registry, f"relay_{name}", text, *labels)
+
+        def histogram(name: str, text: str, bounds: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(registry, f"relay_{name}", text, bounds, *labels)
 
         self._connections = counter("connections", "client connections taken", "listener")
-        self._connected: Callable[..., Gauge] = cache(
-            Gauge("relay_connections_open", "client connections open", ["listener"], registry=registry).labels
-        )
+        self._connected = gauge("connections_open", "client connections open", "listener")
         self._refused = counter(
             "connections_refused", "client connections turned away or ended by us", "listener", "why"
         )
@@ -75,52 +77,44 @@ class Metrics:
         self._unsigned = counter("dkim_unsigned", "messages of our domains let out without a signature", "domain")
         self._logins = counter("login", "logins", "result")
         self._tls = counter("tls_connections", "TLS handshakes", "side", "version")
-        self._generations = Counter(
-            "relay_config_generation_total", "configurations taken, the first one included", registry=registry
-        )
-        self._reload_ok = Gauge("relay_config_reload_ok", "1 if the last reload was taken", registry=registry)
+        self._generations = counter("config_generation", "configurations taken, the first one included")
+        self._reload_ok = gauge("config_reload_ok", "1 if the last reload was taken")
         self._checks = counter("auth_check", "results of checks of inbound mail", "check", "result")
-        self._check_seconds = Histogram(
-            "relay_auth_check_duration_seconds", "all checks of a message", buckets=_SECONDS, registry=registry
-        )
+        self._check_seconds = histogram("auth_check_duration_seconds", "all checks of a message", _SECONDS)
         self._decisions = counter("decisions", "what followed from the checks", "action", "applied", "rule")
         self._differences = counter("shadow_differences", "decisions that the shadow rules differ in", "difference")
         self._trouble = counter("trouble", "internal trouble, see the log", "stage")
         self._counts: dict[str, Callable[[Values], None]] = {
             "accept.connected": self._count_connected,
-            "accept.closed": lambda values: self._connected(_word(values, "listener")).dec(),
-            "accept.refused": lambda values: self._refused(_word(values, "listener"), _word(values, "why")).inc(),
-            "accept.rejected": lambda values: self._rejected(_word(values, "stage"), _result(values)).inc(),
-            "accept.tls": lambda values: self._tls("client", _word(values, "version") or "failed").inc(),
-            "accept.login": lambda values: self._logins(_word(values, "result")).inc(),
+            "accept.closed": lambda values: self._connected.add(_word(values, "listener"), by=-1),
+            "accept.refused": lambda values: self._refused.add(_word(values, "listener"), _word(values, "why")),
+            "accept.rejected": lambda values: self._rejected.add(_word(values, "stage"), _result(values)),
+            "accept.tls": lambda values: self._tls.add("client", _word(values, "version") or "failed"),
+            "accept.login": lambda values: self._logins.add(_word(values, "result")),
             "accept.received": self._count_received,
             "pipeline.answered": self._count_answered,
-            "decide.verified": lambda values: self._verified(_word(values, "hop"), _word(values, "result")).inc(),
-            "decide.rated": lambda values: self._rated(_word(values, "rate")).inc(),
-            "edit.signed": lambda values: self._signed(_word(values, "domain")).inc(),
-            "edit.unsigned": lambda values: self._unsigned(_word(values, "domain")).inc(),
+            "decide.verified": lambda values: self._verified.add(_word(values, "hop"), _word(values, "result")),
+            "decide.rated": lambda values: self._rated.add(_word(values, "rate")),
+            "edit.signed": lambda values: self._signed.add(_word(values, "domain")),
+            "edit.unsigned": lambda values: self._unsigned.add(_word(values, "domain")),
             "forward.connected": self._count_hop_tls,
             "authenticate.checked": self._count_checks,
-            "decide.decided": lambda values: self._decisions(
+            "decide.decided": lambda values: self._decisions.add(
                 _word(values, "action"), _word(values, "applied"), _word(values, "rule")
-            ).inc(),
-            "decide.shadow": lambda values: self._differences(_word(values, "difference")).inc(),
+            ),
+            "decide.shadow": lambda values: self._differences.add(_word(values, "difference")),
             "app.started": self._count_configuration,
             "config.reloaded": self._count_configuration,
             "config.rejected": lambda values: self._reload_ok.set(0),
+            **{event: partial(self._count_delivery, result) for event, result in _DELIVERIES.items()},
             **_Queue(registry).counts,
         }
 
     def record(self, fact: Fact) -> None:
         if count := self._counts.get(fact.event):
             count(fact.values)
-        elif result := _DELIVERIES.get(fact.event):
-            hop = _word(fact.values, "hop")
-            self._deliveries(hop, result).inc()
-            if "elapsed_ms" in fact.values:
-                self._durations(hop).observe(_number(fact.values, "elapsed_ms") / 1000)
         if fact.event.endswith(".trouble"):
-            self._trouble(fact.event.removesuffix(".trouble")).inc()
+            self._trouble.add(fact.event.removesuffix(".trouble"))
 
     def expose(self) -> bytes:
         return generate_latest(self._registry)
@@ -130,32 +124,38 @@ class Metrics:
         return [*self._registry.collect()]
 
     def _count_connected(self, values: Values) -> None:
-        self._connections(_word(values, "listener")).inc()
-        self._connected(_word(values, "listener")).inc()
+        self._connections.add(_word(values, "listener"))
+        self._connected.add(_word(values, "listener"))
 
     def _count_received(self, values: Values) -> None:
-        self._sizes(_word(values, "listener")).observe(_number(values, "size"))
+        self._sizes.observe(_number(values, "size"), _word(values, "listener"))
 
     def _count_answered(self, values: Values) -> None:
         listener = _word(values, "listener")
-        self._messages(listener, _result(values)).inc()
-        self._answers(listener).observe(_number(values, "elapsed_ms") / 1000)
+        self._messages.add(listener, _result(values))
+        self._answers.observe(_number(values, "elapsed_ms") / 1000, listener)
+
+    def _count_delivery(self, result: str, values: Values) -> None:
+        hop = _word(values, "hop")
+        self._deliveries.add(hop, result)
+        if "elapsed_ms" in values:
+            self._durations.observe(_number(values, "elapsed_ms") / 1000, hop)
 
     def _count_checks(self, values: Values) -> None:
         for check in ("dmarc", "spf", "helo", "arc", "iprev"):
-            self._checks(check, _word(values, check)).inc()
+            self._checks.add(check, _word(values, check))
         signatures = values.get("dkim")
         for one in signatures if isinstance(signatures, list) else ():
-            self._checks("dkim", str(one).partition(" ")[0]).inc()
+            self._checks.add("dkim", str(one).partition(" ")[0])
         self._check_seconds.observe(_number(values, "elapsed_ms") / 1000)
 
     def _count_configuration(self, values: Values) -> None:
-        self._generations.inc()
+        self._generations.add()
         self._reload_ok.set(1)
 
     def _count_hop_tls(self, values: Values) -> None:
         if version := _word(values, "tls"):
-            self._tls("hop", version).inc()
+            self._tls.add("hop", version)
 
 
 class _Queue:
@@ -163,13 +163,13 @@ class _Queue:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"relay_queue_{name}_total", text, labels, registry=registry)
+            return Counter(registry, f"relay_queue_{name}", text, *labels)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"relay_queue_{name}", text, labels, registry=registry)
+            return Gauge(registry, f"relay_queue_{name}", text, *labels)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"relay_queue_{name}", text, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, bounds: Sequence[float]) -> Histogram:
+            return Histogram(registry, f"relay_queue_{name}", text, bounds)
 
         self._recipients = gauge("recipients", "recipients of messages in the queue", "hop", "state")
         self._oldest = gauge("oldest_seconds", "age of the oldest message in the queue", "hop", "state")
@@ -182,33 +182,34 @@ class _Queue:
         self._reports = counter("reports", "reports to senders", "action")
         self.counts: dict[str, Callable[[Values], None]] = {
             "queue.depth": self._count_depth,
-            "queue.down": lambda values: self._down.labels(_word(values, "hop")).set(1),
-            "queue.up": lambda values: self._down.labels(_word(values, "hop")).set(0),
+            "queue.down": lambda values: self._down.set(1, _word(values, "hop")),
+            "queue.up": lambda values: self._down.set(0, _word(values, "hop")),
             "queue.committed": self._count_commit,
-            "queue.held": lambda values: self._held.labels(_HELD.get(_word(values, "cause"), "failed")).inc(
-                _recipients(values)
-            ),
+            "queue.held": self._count_held,
             "queue.lapsed": self._count_lapsed,
-            "queue.reported": lambda values: self._reports.labels(_word(values, "action")).inc(),
+            "queue.reported": lambda values: self._reports.add(_word(values, "action")),
             **{event: partial(self._count_attempt, result) for event, result in _ATTEMPTS.items()},
         }
 
     def _count_depth(self, values: Values) -> None:
         labels = _word(values, "hop"), _word(values, "state")
-        self._recipients.labels(*labels).set(_number(values, "recipients"))
-        self._oldest.labels(*labels).set(_number(values, "oldest"))
+        self._recipients.set(_number(values, "recipients"), *labels)
+        self._oldest.set(_number(values, "oldest"), *labels)
 
     def _count_commit(self, values: Values) -> None:
-        self._commits.inc()
+        self._commits.add()
         self._operations.observe(_number(values, "operations"))
         self._seconds.observe(_number(values, "elapsed_ms") / 1000)
 
+    def _count_held(self, values: Values) -> None:
+        self._held.add(_HELD.get(_word(values, "cause"), "failed"), by=_recipients(values))
+
     def _count_lapsed(self, values: Values) -> None:
         if _word(values, "state") == "held":  # for the last time
-            self._held.labels("poison").inc()
+            self._held.add("poison")
 
     def _count_attempt(self, result: str, values: Values) -> None:
-        self._attempts.labels(_word(values, "hop"), result).inc(_recipients(values))
+        self._attempts.add(_word(values, "hop"), result, by=_recipients(values))
 
 
 def _recipients(values: Values) -> int:
@@ -227,5 +228,4 @@ def _number(values: Values, key: str) -> float:
 
 
 def _result(values: Values) -> str:
-    """By the first digit of the reply: accepted, deferred, rejected."""
-    return {"2": "accepted", "4": "deferred", "5": "rejected"}.get(_word(values, "reply")[:1], "other")
+    return _RESULTS.get(_word(values, "reply")[:1], "other")
