@@ -104,8 +104,9 @@ class Channel(aiosmtpd.SMTP):
         if len(self._buffer) > HIGH_WATER and not self._is_reading_paused:
             self._is_reading_paused = True
             self.transport.pause_reading()
-        if not self._is_deaf:
-            self._wake()
+        waiter = self._waiter
+        if waiter is not None and not self._is_deaf and not waiter.done():
+            waiter.set_result(True)
 
     def eof_received(self) -> bool:
         """A half-close: what was begun goes on, and its reply is still taken. TLS knows no half-close."""
@@ -130,8 +131,8 @@ class Channel(aiosmtpd.SMTP):
 
     # --- waiting, always with a deadline ---------------------------------------------------------
 
-    async def wait(self, seconds: float, *, deaf: bool = False) -> bool:
-        """Until octets come or the client goes away: True. False when neither came in `seconds`.
+    async def wait(self, until: float, *, deaf: bool = False) -> bool:
+        """Until octets come or the client goes away: True. False when neither came by `until`, on the loop's clock.
 
         deaf: octets do not end the wait.
         """
@@ -141,13 +142,12 @@ class Channel(aiosmtpd.SMTP):
             self._is_reading_paused = False
             self.transport.resume_reading()
         self._is_deaf = deaf
-        self._waiter = self.loop.create_future()
-        self._set_deadline(seconds)
+        self._waiter = waiter = self.loop.create_future()
+        self._set_deadline(until)
         try:
-            return await self._waiter
+            return await waiter
         finally:
             self._waiter = None
-            self._is_deaf = False
             self._deadline = math.inf
 
     def interrupt(self, end: HangUp) -> None:
@@ -159,10 +159,10 @@ class Channel(aiosmtpd.SMTP):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
 
-    def _set_deadline(self, seconds: float) -> None:
+    def _set_deadline(self, deadline: float) -> None:
         """One timer a session: it is not moved for every command, it looks at the deadline when it fires."""
-        self._deadline = self.loop.time() + seconds
-        if self._timer is None or self._timer_at > self._deadline:
+        self._deadline = deadline
+        if self._timer_at > deadline:
             self._arm()
 
     def _arm(self) -> None:
@@ -172,7 +172,7 @@ class Channel(aiosmtpd.SMTP):
         self._timer = self.loop.call_at(self._deadline, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         if self._deadline == math.inf:
             return
         if self.loop.time() < self._deadline:
@@ -228,7 +228,7 @@ class Channel(aiosmtpd.SMTP):
                 return None
             now = self.loop.time()
             until = until or now + seconds
-            if now >= until or not await self.wait(until - now):
+            if now >= until or not await self.wait(until):
                 raise HangUp(replies.IDLE_TOO_LONG, "idle", lingers=False)
         return line
 
@@ -248,7 +248,7 @@ class Channel(aiosmtpd.SMTP):
             self._replies.clear()
         if self._is_writing_paused and not self._is_lost:
             self._drained = self.loop.create_future()
-            self._set_deadline(self.service.config.timeout.write)
+            self._set_deadline(self.loop.time() + self.service.config.timeout.write)
             try:
                 await self._drained
             finally:
@@ -269,7 +269,7 @@ class Channel(aiosmtpd.SMTP):
             patience = min(patience, LINGER)
         else:
             self.transport.close()
-        self._set_deadline(patience)
+        self._set_deadline(self.loop.time() + patience)
 
     def abort(self) -> None:
         """Cut the connection."""
