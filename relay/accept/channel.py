@@ -142,7 +142,8 @@ class Channel(aiosmtpd.SMTP):
             self._is_reading_paused = False
             self.transport.resume_reading()
         self._is_deaf = deaf
-        self._waiter = waiter = self.loop.create_future()
+        waiter: asyncio.Future[bool] = self.loop.create_future()
+        self._waiter = waiter
         self._set_deadline(until)
         try:
             return await waiter
