@@ -301,7 +301,7 @@ class Channel(aiosmtpd.SMTP):
             transport = await handshake
         except OSError as error:  # ssl.SSLError and ConnectionError are such
             reason = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
-            self.session.note("tls", {"failed": str(reason), "ip": str(self.session.ip)})
+            self.session.note("tls", {"failed": str(reason), "ip": self.session.address})
             self._forget_transport(error)
             return False
         finally:

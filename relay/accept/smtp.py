@@ -62,7 +62,7 @@ class Smtp(Upload):
             self.hang_up()
             return
         self._is_counted = True
-        place = {"listener": service.name, "ip": str(self.session.ip), "port": self.session.port}
+        place = {"listener": service.name, "ip": self.session.address, "port": self.session.port}
         self.session.note("connected", place, "debug")
         if service.is_implicit and not service.settings.proxy_from:
             self.transport.pause_reading()  # the first octets are for the TLS layer
@@ -82,7 +82,7 @@ class Smtp(Upload):
         if self._is_counted:
             self._is_counted = False
             service.load.leave()
-            self.session.note("closed", {"listener": service.name, "ip": str(self.session.ip)}, "debug")
+            self.session.note("closed", {"listener": service.name, "ip": self.session.address}, "debug")
 
     def shut_down(self, *, patient: bool) -> None:
         """The relay stops: end a session that waits for its client. patient: not one that sends a message."""
@@ -164,15 +164,15 @@ class Smtp(Upload):
                     raise HangUp(None, "no PROXY header", lingers=False)
             header = await proxy.parse(bytes(self._buffer[:size]))
         except proxy.MalformedHeader as error:
-            self.session.note("proxy", {"fault": str(error), "peer": str(self.session.ip)}, "warning")
+            self.session.note("proxy", {"fault": str(error), "peer": self.session.address}, "warning")
             raise HangUp(None, "bad PROXY header", lingers=False) from error
         del self._buffer[:size]
         session = self.session
         if header.ip is not None:
             if proxy.is_impossible(header.ip, self.service.is_own):
-                session.note("proxy", {"fault": f"source {header.ip}", "peer": str(session.ip)}, "warning")
+                session.note("proxy", {"fault": f"source {header.ip}", "peer": session.address}, "warning")
                 raise HangUp(None, "impossible client", lingers=False)
-            session.note("proxy", {"ip": str(header.ip), "port": header.port, "peer": str(session.ip)}, "debug")
+            session.note("proxy", {"ip": str(header.ip), "port": header.port, "peer": session.address}, "debug")
             session.came_from(header.ip, header.port)
         session.is_known = header.ip is not None or header.is_own
         if header.ip is not None and (refusal := self._hold()):
@@ -191,7 +191,7 @@ class Smtp(Upload):
                         return False
                     if delay.early_talker is EarlyTalker.REFUSE:
                         raise HangUp(replies.EARLY_TALKER, "early talker")
-                    self.session.note("early_talker", {"ip": str(self.session.ip)})
+                    self.session.note("early_talker", {"ip": self.session.address})
                     await self.wait(until, deaf=True)
             finally:
                 self.service.load.get_up()
@@ -360,7 +360,7 @@ class Smtp(Upload):
         return line
 
     def _note_refused(self, reply: Reply | None, why: str) -> None:
-        values = {"reply": str(reply or ""), "why": why, "listener": self.service.name, "ip": str(self.session.ip)}
+        values = {"reply": str(reply or ""), "why": why, "listener": self.service.name, "ip": self.session.address}
         self.session.note("refused", values)
 
 
