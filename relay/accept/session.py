@@ -333,8 +333,8 @@ async def handle_HELO(server: Any, session: Session, envelope: None, name: str) 
 async def handle_EHLO(server: Any, session: Session, envelope: None, name: str, responses: list[str]) -> list[str]:
     """aiosmtpd's hook for EHLO: `responses` are its capabilities, ours stand instead."""
     session.hello(name)
-    lines = [session.service.config.hostname, *session.capabilities()]
-    return [f"250-{line}" for line in lines[:-1]] + [f"250 {lines[-1]}"]
+    *lines, last = session.service.config.hostname, *session.capabilities()
+    return ["\r\n".join([*[f"250-{line}" for line in lines], f"250 {last}"])]  # one, so that it is pushed at once
 
 
 def _path(path: Address | None) -> str:

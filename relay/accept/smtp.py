@@ -206,7 +206,7 @@ class Smtp(Upload):
         if isinstance(parsed, Reply):
             if line[:4].upper() == b"BDAT":
                 raise HangUp(parsed, "BDAT without a size")
-            await self._answer(parsed)
+            await self._answer_fault(parsed)
             return
         verb, argument = parsed
         method = _COMMANDS.get(verb)
@@ -230,7 +230,10 @@ class Smtp(Upload):
         if verb in _JUNK:
             session.junk += 1
         if reply is not None:
-            await self._answer(reply)
+            if reply.is_positive:
+                self.say(reply)
+            else:
+                await self._answer_fault(reply)
         if session.junk > junk and session.junk > self.service.patience.junk:
             raise HangUp(replies.TOO_MANY_ERRORS, "junk")
 
@@ -241,16 +244,13 @@ class Smtp(Upload):
             raise HangUp(replies.NOT_SMTP, "PROXY header")
         if verb in _NOT_OFFERED:
             self._may_be_text = False
-            await self._answer(replies.NOT_OFFERED)
+            await self._answer_fault(replies.NOT_OFFERED)
             return
         if self._may_be_text:
             raise HangUp(replies.TOO_MANY_ERRORS, "text behind a refused DATA")
-        await self._answer(replies.UNKNOWN_COMMAND)
+        await self._answer_fault(replies.UNKNOWN_COMMAND)
 
-    async def _answer(self, reply: Reply) -> None:
-        if reply.is_positive:
-            self.say(reply)
-            return
+    async def _answer_fault(self, reply: Reply) -> None:
         session = self.session
         if reply.is_permanent:
             session.errors += 1
