@@ -35,6 +35,7 @@ class Client:
     helo:     what it said in EHLO or HELO, at most 255 printable ASCII characters.
     extended: it said EHLO, not HELO.
     login:    the name it logged in with, None without.
+    address:  `ip` as text.
     """
 
     listener: str
@@ -45,6 +46,10 @@ class Client:
     extended: bool = True
     tls: Tls | None = None
     login: str | None = None
+    address: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", str(self.ip))
 
 
 @dataclass(frozen=True, slots=True)

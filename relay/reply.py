@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 MAX_HOP_TEXT = 512  # octets of a next hop's reply that we repeat
@@ -30,6 +30,7 @@ class Reply:
     code: int
     detail: str
     text: str
+    _octets: bytes = field(default=b"", init=False, repr=False, compare=False)  # `wire`, once it was asked for
 
     @property
     def is_positive(self) -> bool:
@@ -49,6 +50,11 @@ class Reply:
 
     def wire(self) -> bytes:
         """The reply as octets, with its CRLFs."""
+        if not self._octets:  # nearly all are constants, said again and again
+            object.__setattr__(self, "_octets", self._encoded())
+        return self._octets
+
+    def _encoded(self) -> bytes:
         prefix = f"{self.enhanced} " if self.detail else ""
         if "\n" not in self.text and prefix:
             return f"{self.code} {prefix}{self.text}".rstrip(" ").encode("ascii", "replace") + b"\r\n"

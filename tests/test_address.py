@@ -1,9 +1,12 @@
 """What may be called an address in an SMTP command (R22, R23): one strict grammar, nothing repaired."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay import address as addresses
 from relay.address import Address, parse_domain, parse_mailbox, parse_path
 from relay.errors import MalformedAddress
 
@@ -160,6 +163,25 @@ _ATEXT = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=20)
 _LABEL = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,10}[A-Za-z0-9])?", fullmatch=True).filter(
     lambda label: not label.lower().startswith("xn--")
 )
+
+
+PIECES = st.sampled_from([b"<", b">", b'"', b"\\", b"ann", b"@", b"example.org", b" ", b"\0", b"\x7f", b"x" * 300])
+
+
+def outcome(argument: bytes) -> object:
+    try:
+        return parse_path(argument, utf8=True)
+    except MalformedAddress as error:
+        return str(error)
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join) | st.binary(max_size=80))
+def test_a_path_without_quotes_ends_where_reading_it_octet_by_octet_says(argument: bytes) -> None:
+    argument = b"<" + argument
+    found = outcome(argument)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(addresses, "_PLAIN_PATH", re.compile(rb"(?!)"))  # matches nothing
+        assert outcome(argument) == found
 
 
 @given(

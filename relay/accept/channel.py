@@ -104,8 +104,9 @@ class Channel(aiosmtpd.SMTP):
         if len(self._buffer) > HIGH_WATER and not self._is_reading_paused:
             self._is_reading_paused = True
             self.transport.pause_reading()
-        if not self._is_deaf:
-            self._wake()
+        waiter = self._waiter
+        if waiter is not None and not self._is_deaf and not waiter.done():
+            waiter.set_result(True)
 
     def eof_received(self) -> bool:
         """A half-close: what was begun goes on, and its reply is still taken. TLS knows no half-close."""
@@ -130,8 +131,8 @@ class Channel(aiosmtpd.SMTP):
 
     # --- waiting, always with a deadline ---------------------------------------------------------
 
-    async def wait(self, seconds: float, *, deaf: bool = False) -> bool:
-        """Until octets come or the client goes away: True. False when neither came in `seconds`.
+    async def wait(self, until: float, *, deaf: bool = False) -> bool:
+        """Until octets come or the client goes away: True. False when neither came by `until`, on the loop's clock.
 
         deaf: octets do not end the wait.
         """
@@ -141,13 +142,13 @@ class Channel(aiosmtpd.SMTP):
             self._is_reading_paused = False
             self.transport.resume_reading()
         self._is_deaf = deaf
-        self._waiter = self.loop.create_future()
-        self._set_deadline(seconds)
+        waiter: asyncio.Future[bool] = self.loop.create_future()
+        self._waiter = waiter
+        self._set_deadline(until)
         try:
-            return await self._waiter
+            return await waiter
         finally:
             self._waiter = None
-            self._is_deaf = False
             self._deadline = math.inf
 
     def interrupt(self, end: HangUp) -> None:
@@ -159,10 +160,10 @@ class Channel(aiosmtpd.SMTP):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
 
-    def _set_deadline(self, seconds: float) -> None:
+    def _set_deadline(self, deadline: float) -> None:
         """One timer a session: it is not moved for every command, it looks at the deadline when it fires."""
-        self._deadline = self.loop.time() + seconds
-        if self._timer is None or self._timer_at > self._deadline:
+        self._deadline = deadline
+        if self._timer_at > deadline:
             self._arm()
 
     def _arm(self) -> None:
@@ -172,7 +173,7 @@ class Channel(aiosmtpd.SMTP):
         self._timer = self.loop.call_at(self._deadline, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         if self._deadline == math.inf:
             return
         if self.loop.time() < self._deadline:
@@ -186,14 +187,12 @@ class Channel(aiosmtpd.SMTP):
     # --- lines in, replies out -----------------------------------------------------------------
 
     def take_line(self) -> bytes | None:
-        """The next line without its CRLF, if it has come.
+        """The next line without its CRLF, if all of it is among the octets that have come.
 
         A line that is faulty already (a bare LF in it, or too long) is given at once, and what
         follows of it up to its CRLF is thrown away: LF never ends a command.
         """
         buffer = self._buffer
-        if not buffer:
-            return None
         if self._skipped < 0 and buffer[0] in _NOT_A_VERB:
             raise HangUp(replies.NOT_SMTP, "not SMTP")
         while (end := buffer.find(b"\r\n")) >= 0:
@@ -222,13 +221,14 @@ class Channel(aiosmtpd.SMTP):
         `seconds` are for the whole line: octets that drip in do not buy more time.
         """
         until = 0.0
-        while (line := self.take_line()) is None:
-            await self.flush()
+        while (line := self.take_line() if self._buffer else None) is None:
+            if self._replies or self._is_writing_paused:
+                await self.flush()
             if self._is_at_end:
                 return None
             now = self.loop.time()
             until = until or now + seconds
-            if now >= until or not await self.wait(until - now):
+            if now >= until or not await self.wait(until):
                 raise HangUp(replies.IDLE_TOO_LONG, "idle", lingers=False)
         return line
 
@@ -248,7 +248,7 @@ class Channel(aiosmtpd.SMTP):
             self._replies.clear()
         if self._is_writing_paused and not self._is_lost:
             self._drained = self.loop.create_future()
-            self._set_deadline(self.service.config.timeout.write)
+            self._set_deadline(self.loop.time() + self.service.config.timeout.write)
             try:
                 await self._drained
             finally:
@@ -269,7 +269,7 @@ class Channel(aiosmtpd.SMTP):
             patience = min(patience, LINGER)
         else:
             self.transport.close()
-        self._set_deadline(patience)
+        self._set_deadline(self.loop.time() + patience)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -300,7 +300,7 @@ class Channel(aiosmtpd.SMTP):
             transport = await handshake
         except OSError as error:  # ssl.SSLError and ConnectionError are such
             reason = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
-            self.session.note("tls", {"failed": str(reason), "ip": str(self.session.ip)})
+            self.session.note("tls", {"failed": str(reason), "ip": self.session.address})
             self._forget_transport(error)
             return False
         finally:

@@ -22,8 +22,10 @@ from relay.reply import Reply
 MAX_LINE = 510
 MAX_MAIL_LINE = 1534
 MAX_AUTH_LINE = 12286
+_ROOM = {"MAIL": MAX_MAIL_LINE, "RCPT": MAX_MAIL_LINE, "AUTH": MAX_AUTH_LINE}
 MAX_HELLO = 255  # RFC 5321 §4.5.3.1.2
 
+_PRINTABLE = re.compile(rb"[ -~]*\Z")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _HTTP = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI", "HOST:"})
 
@@ -44,13 +46,13 @@ def parse_line(line: bytes) -> tuple[str, bytes] | Reply:
     """The verb in upper case and what follows its space, trailing white space off (RFC 5321 §4.1.1)."""
     word, _, argument = line.partition(b" ")
     verb = word[:16].decode("ascii", "replace").upper()
-    room = MAX_AUTH_LINE if verb == "AUTH" else MAX_MAIL_LINE if verb in ("MAIL", "RCPT") else MAX_LINE
-    if len(line) > room:
+    if len(line) > MAX_LINE and len(line) > _ROOM.get(verb, MAX_LINE):
         return reply.LINE_TOO_LONG
-    if found := _CONTROL.search(line):
-        return reply.BARE_NEWLINE_IN_COMMAND if found[0] in b"\r\n" else reply.BAD_CHARACTERS
-    if not line.isascii() and verb not in ("MAIL", "RCPT"):
-        return reply.BAD_CHARACTERS
+    if not _PRINTABLE.match(line):
+        if found := _CONTROL.search(line):
+            return reply.BARE_NEWLINE_IN_COMMAND if found[0] in b"\r\n" else reply.BAD_CHARACTERS
+        if verb not in ("MAIL", "RCPT"):
+            return reply.BAD_CHARACTERS
     return verb, argument.rstrip(b" ")
 
 

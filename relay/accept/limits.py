@@ -67,6 +67,9 @@ class Load:
 
     With several workers it is what all of them do. Each counts first and looks then, so that no two of them
     take the last place; in the same moment both may be refused it.
+
+    is_high: above `stress.above` percent of the connections, so that patience gets shorter; as of when the last
+    connection of this process came or went.
     """
 
     def __init__(
@@ -81,12 +84,12 @@ class Load:
         self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
         self._switched = switched
         self.counts: Counts = OwnCounts() if counts is None else counts
-        self._was_high = False
+        self.is_high = False
 
     def update(self, limit: Limit, stress: Stress, max_sleeping: int) -> None:
         """New limits; what was counted stays."""
         self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
-        self._look()
+        self._look(self.connections)
 
     @property
     def connections(self) -> int:
@@ -102,15 +105,16 @@ class Load:
 
     def enter(self) -> Reply | None:
         """Count one more connection."""
-        if not self._take(Gauge.CONNECTIONS, 1, self._limit.connections):
+        connections = self.counts.add(Gauge.CONNECTIONS, 1)
+        if connections > self._limit.connections:
+            self.counts.add(Gauge.CONNECTIONS, -1)
             return reply.TOO_MANY_CONNECTIONS
-        self._look()
+        self._look(connections)
         return None
 
     def leave(self) -> None:
         """The connection that `enter` counted has gone."""
-        self.counts.add(Gauge.CONNECTIONS, -1)
-        self._look()
+        self._look(self.counts.add(Gauge.CONNECTIONS, -1))
 
     def is_exempt(self, ip: Ip) -> bool:
         """No limit for each address applies to `ip`."""
@@ -124,15 +128,10 @@ class Load:
         """The connection that `hold` counted has gone."""
         self.counts.let_go(who)
 
-    @property
-    def is_high(self) -> bool:
-        """Above `stress.above` percent of the connections: patience gets shorter."""
-        return self.connections * 100 > self._limit.connections * self._above
-
-    def _look(self) -> None:
-        is_high = self.is_high
-        if is_high is not self._was_high:
-            self._was_high = is_high
+    def _look(self, connections: int) -> None:
+        is_high = connections * 100 > self._limit.connections * self._above
+        if is_high is not self.is_high:
+            self.is_high = is_high
             self._switched(is_high)
 
     @property

@@ -17,7 +17,7 @@ from relay.clock import Clock
 from relay.config.models import Config, Listener, ListenTls, Role
 from relay.envelope import Envelope
 from relay.fact import Record
-from relay.reply import Reply
+from relay.reply import Reply, greeting
 
 
 class Stages(Protocol):
@@ -63,6 +63,7 @@ class Service:
     context: for STARTTLS or implicit TLS, None without.
     connections: all that are open; handlers: the tasks of sessions, which nobody cancels.
     is_draining: the listener takes no more. is_empty: set when the last connection has gone.
+    is_gateway: the world sends here: connections of one address are counted, and lenience ends.
     """
 
     name: str
@@ -80,22 +81,19 @@ class Service:
     handlers: set[asyncio.Task[None]] = field(default_factory=set)
     is_draining: bool = False
     is_empty: asyncio.Event = field(default_factory=asyncio.Event)
+    is_implicit: bool = field(init=False)
+    is_gateway: bool = field(init=False)
+    greeting: Reply = field(init=False)
     _quiet: Patience = field(init=False)
     _hurried: Patience = field(init=False)
 
     def __post_init__(self) -> None:
+        self.is_implicit = self.settings.tls is ListenTls.IMPLICIT
+        self.is_gateway = self.settings.role is Role.GATEWAY
+        self.greeting = greeting(self.config.hostname)
         self._quiet, self._hurried = patience(self.config)
 
     @property
     def patience(self) -> Patience:
         """What a session may do, as the load is now."""
         return self._hurried if self.load.is_high else self._quiet
-
-    @property
-    def is_implicit(self) -> bool:
-        return self.settings.tls is ListenTls.IMPLICIT
-
-    @property
-    def is_gateway(self) -> bool:
-        """The world sends here: connections of one address are counted, and lenience ends."""
-        return self.settings.role is Role.GATEWAY

@@ -32,6 +32,7 @@ from relay.reply import Reply
 class Session(aiosmtpd.Session):
     """One client's session; the replies to its commands.
 
+    address: `ip` as text. needs_tls: before any mail.
     envelope: the open transaction, None outside. chunks: its message, once BDAT began it.
     is_known: false behind a load balancer that does not say who the client is.
     errors, junk, login_failures: counted against `[limit]` by the protocol.
@@ -43,7 +44,9 @@ class Session(aiosmtpd.Session):
         self.id = new_id(service.clock.time())
         self.ip = ip
         self.port = port
+        self.address = str(ip)
         self.tls: Tls | None = None
+        self.needs_tls = service.settings.require_tls
         self.login: Login | None = None
         self.envelope: Envelope | None = None
         self.chunks: ChunkReader | None = None
@@ -75,16 +78,12 @@ class Session(aiosmtpd.Session):
         """AUTH stands in the reply to EHLO."""
         return self.service.logins is not None and (self.tls is not None or self.service.settings.allow_plaintext_login)
 
-    @property
-    def needs_tls(self) -> bool:
-        return self.service.settings.require_tls and self.tls is None
-
     def note(self, event: str, values: Mapping[str, object], level: str = "info", *, id: str = "") -> None:
         self.service.record(Fact(f"accept.{event}", id or self.id, values, level))
 
     def came_from(self, ip: Ip, port: int) -> None:
         """A load balancer said who the client is."""
-        self.ip, self.port, self._client = ip, port, None
+        self.ip, self.port, self.address, self._client = ip, port, str(ip), None
 
     def reset(self) -> None:
         """Forget the transaction (RSET, EHLO, the end of every message)."""
@@ -99,6 +98,7 @@ class Session(aiosmtpd.Session):
         """TLS is active: nothing said before it counts (RFC 3207 §4.2)."""
         self.reset()
         self.tls = tls
+        self.needs_tls = False
         self.login = self._client = self.host_name = None
         self.note("tls", {"version": tls.version, "cipher": tls.cipher})
 
@@ -135,7 +135,7 @@ class Session(aiosmtpd.Session):
         )
         if isinstance(mail, Reply):
             return self._rejected("mail", mail, {"argument": _shown(argument)})
-        if mail.size > self.service.load.memory_left:
+        if mail.size and mail.size > self.service.load.memory_left:
             return self._rejected("mail", replies.OUT_OF_MEMORY, {"size": mail.size})
         envelope = Envelope(
             new_id(self.service.clock.time()),
@@ -228,7 +228,7 @@ class Session(aiosmtpd.Session):
             **self._addresses(),
             "size": len(content),
             "listener": client.listener,
-            "ip": str(client.ip),
+            "ip": client.address,
             "helo": client.helo,
             "tls": client.tls.version if client.tls else None,
             "login": client.login,
@@ -249,7 +249,7 @@ class Session(aiosmtpd.Session):
         if self.envelope is not None:
             await self.service.stages.unheard(self.envelope, content, reply)
         if is_lost:
-            self.note("unheard", {"reply": str(reply), "ip": str(self.ip)}, "warning")
+            self.note("unheard", {"reply": str(reply), "ip": self.address}, "warning")
 
     def login_refusal(self) -> Reply | None:
         """Why AUTH cannot begin now; None if it can."""
@@ -283,7 +283,7 @@ class Session(aiosmtpd.Session):
         return replies.LOGIN_OK
 
     def _note_login(self, credentials: Credentials, result: str) -> None:
-        values = {"name": _shown(credentials.name.encode()), "result": result, "ip": str(self.ip)}
+        values = {"name": _shown(credentials.name.encode()), "result": result, "ip": self.address}
         self.note("login", values, "info" if result == "passed" else "warning")
 
     def trouble(self, error: Exception) -> Reply:
@@ -320,7 +320,7 @@ class Session(aiosmtpd.Session):
         }
 
     def _rejected(self, stage: str, reply: Reply, values: Mapping[str, object], *, id: str = "") -> Reply:
-        self.note("rejected", {"stage": stage, "reply": str(reply), "ip": str(self.ip), **values}, id=id)
+        self.note("rejected", {"stage": stage, "reply": str(reply), "ip": self.address, **values}, id=id)
         return reply
 
 
@@ -333,8 +333,8 @@ async def handle_HELO(server: Any, session: Session, envelope: None, name: str) 
 async def handle_EHLO(server: Any, session: Session, envelope: None, name: str, responses: list[str]) -> list[str]:
     """aiosmtpd's hook for EHLO: `responses` are its capabilities, ours stand instead."""
     session.hello(name)
-    lines = [session.service.config.hostname, *session.capabilities()]
-    return [f"250-{line}" for line in lines[:-1]] + [f"250 {lines[-1]}"]
+    *lines, last = session.service.config.hostname, *session.capabilities()
+    return ["\r\n".join([*[f"250-{line}" for line in lines], f"250 {last}"])]  # one, so that it is pushed at once
 
 
 def _path(path: Address | None) -> str:

@@ -62,11 +62,11 @@ class Smtp(Upload):
             self.hang_up()
             return
         self._is_counted = True
-        place = {"listener": service.name, "ip": str(self.session.ip), "port": self.session.port}
+        place = {"listener": service.name, "ip": self.session.address, "port": self.session.port}
         self.session.note("connected", place, "debug")
         if service.is_implicit and not service.settings.proxy_from:
             self.transport.pause_reading()  # the first octets are for the TLS layer
-        self._handler_coroutine = asyncio.ensure_future(self._handle_client())
+        self._handler_coroutine = self.loop.create_task(self._handle_client())
         service.handlers.add(self._handler_coroutine)
         self._handler_coroutine.add_done_callback(service.handlers.discard)
 
@@ -82,7 +82,7 @@ class Smtp(Upload):
         if self._is_counted:
             self._is_counted = False
             service.load.leave()
-            self.session.note("closed", {"listener": service.name, "ip": str(self.session.ip)}, "debug")
+            self.session.note("closed", {"listener": service.name, "ip": self.session.address}, "debug")
 
     def shut_down(self, *, patient: bool) -> None:
         """The relay stops: end a session that waits for its client. patient: not one that sends a message."""
@@ -114,9 +114,10 @@ class Smtp(Upload):
         service, ip = self.service, self.session.ip
         if not service.is_gateway or service.load.is_exempt(ip):
             return None
-        refusal = service.load.hold(holder(ip))
+        who = holder(ip)
+        refusal = service.load.hold(who)
         if refusal is None:
-            self._holder = holder(ip)
+            self._holder = who
         return refusal
 
     async def _handle_client(self) -> None:
@@ -159,20 +160,19 @@ class Smtp(Upload):
             while not (size := proxy.length(self._buffer)):
                 if self._is_at_end and not self._buffer:
                     return False
-                left = until - self.loop.time()
-                if self._is_at_end or left <= 0 or not await self.wait(left):
+                if self._is_at_end or self.loop.time() >= until or not await self.wait(until):
                     raise HangUp(None, "no PROXY header", lingers=False)
             header = await proxy.parse(bytes(self._buffer[:size]))
         except proxy.MalformedHeader as error:
-            self.session.note("proxy", {"fault": str(error), "peer": str(self.session.ip)}, "warning")
+            self.session.note("proxy", {"fault": str(error), "peer": self.session.address}, "warning")
             raise HangUp(None, "bad PROXY header", lingers=False) from error
         del self._buffer[:size]
         session = self.session
         if header.ip is not None:
             if proxy.is_impossible(header.ip, self.service.is_own):
-                session.note("proxy", {"fault": f"source {header.ip}", "peer": str(session.ip)}, "warning")
+                session.note("proxy", {"fault": f"source {header.ip}", "peer": session.address}, "warning")
                 raise HangUp(None, "impossible client", lingers=False)
-            session.note("proxy", {"ip": str(header.ip), "port": header.port, "peer": str(session.ip)}, "debug")
+            session.note("proxy", {"ip": str(header.ip), "port": header.port, "peer": session.address}, "debug")
             session.came_from(header.ip, header.port)
         session.is_known = header.ip is not None or header.is_own
         if header.ip is not None and (refusal := self._hold()):
@@ -184,18 +184,18 @@ class Smtp(Upload):
         delay = self.service.config.delay
         seconds = delay.greeting.get(self.service.name, 0.0)
         if seconds and not is_in(self.session.ip, delay.skip) and self.service.load.lie_down():
-            begun = self.loop.time()
+            until = self.loop.time() + seconds
             try:
-                if self._buffer or await self.wait(seconds):
+                if self._buffer or await self.wait(until):
                     if self._is_at_end and not self._buffer:
                         return False
                     if delay.early_talker is EarlyTalker.REFUSE:
                         raise HangUp(replies.EARLY_TALKER, "early talker")
-                    self.session.note("early_talker", {"ip": str(self.session.ip)})
-                    await self.wait(max(0.0, begun + seconds - self.loop.time()), deaf=True)
+                    self.session.note("early_talker", {"ip": self.session.address})
+                    await self.wait(until, deaf=True)
             finally:
                 self.service.load.get_up()
-        self.say(replies.greeting(self.hostname))
+        self.say(self.service.greeting)
         return True
 
     # --- commands ------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Smtp(Upload):
         if isinstance(parsed, Reply):
             if line[:4].upper() == b"BDAT":
                 raise HangUp(parsed, "BDAT without a size")
-            await self._answer(parsed)
+            await self._answer_fault(parsed)
             return
         verb, argument = parsed
         method = _COMMANDS.get(verb)
@@ -214,8 +214,9 @@ class Smtp(Upload):
             await self._answer_unknown(verb)
             return
         self._may_be_text = False
-        junk = self.session.junk
-        if self.session.needs_tls and verb not in _BEFORE_TLS:
+        session = self.session
+        junk = session.junk
+        if session.needs_tls and verb not in _BEFORE_TLS:
             self._may_be_text = verb == "DATA"
             reply: Reply | None = replies.TLS_FIRST
         else:
@@ -224,13 +225,16 @@ class Smtp(Upload):
             except HangUp:
                 raise
             except Exception as error:
-                self.session.errors += 1
-                reply = self.session.trouble(error)
+                session.errors += 1
+                reply = session.trouble(error)
         if verb in _JUNK:
-            self.session.junk += 1
+            session.junk += 1
         if reply is not None:
-            await self._answer(reply)
-        if self.session.junk > max(junk, self.service.patience.junk):
+            if reply.is_positive:
+                self.say(reply)
+            else:
+                await self._answer_fault(reply)
+        if session.junk > junk and session.junk > self.service.patience.junk:
             raise HangUp(replies.TOO_MANY_ERRORS, "junk")
 
     async def _answer_unknown(self, verb: str) -> None:
@@ -240,20 +244,20 @@ class Smtp(Upload):
             raise HangUp(replies.NOT_SMTP, "PROXY header")
         if verb in _NOT_OFFERED:
             self._may_be_text = False
-            await self._answer(replies.NOT_OFFERED)
+            await self._answer_fault(replies.NOT_OFFERED)
             return
         if self._may_be_text:
             raise HangUp(replies.TOO_MANY_ERRORS, "text behind a refused DATA")
-        await self._answer(replies.UNKNOWN_COMMAND)
+        await self._answer_fault(replies.UNKNOWN_COMMAND)
 
-    async def _answer(self, reply: Reply) -> None:
+    async def _answer_fault(self, reply: Reply) -> None:
         session = self.session
         if reply.is_permanent:
             session.errors += 1
             if session.errors > self.service.config.delay.error_after:
                 await self._hold_back()
         self.say(reply)
-        if not reply.is_positive and session.errors >= self.service.patience.errors:
+        if session.errors >= self.service.patience.errors:
             raise HangUp(replies.TOO_MANY_ERRORS, "errors")
 
     async def _hold_back(self) -> None:
@@ -262,7 +266,7 @@ class Smtp(Upload):
         if delay.error and not is_in(self.session.ip, delay.skip) and self.service.load.lie_down():
             try:
                 await self.flush()
-                await self.wait(delay.error, deaf=True)
+                await self.wait(self.loop.time() + delay.error, deaf=True)
             finally:
                 self.service.load.get_up()
 
@@ -284,11 +288,11 @@ class Smtp(Upload):
         await super().smtp_HELO(name)
         return None
 
-    async def smtp_MAIL(self, arg: bytes) -> Reply:
-        return await self.session.mail(arg)
+    def smtp_MAIL(self, arg: bytes) -> Awaitable[Reply]:
+        return self.session.mail(arg)
 
-    async def smtp_RCPT(self, arg: bytes) -> Reply:
-        return await self.session.rcpt(arg)
+    def smtp_RCPT(self, arg: bytes) -> Awaitable[Reply]:
+        return self.session.rcpt(arg)
 
     async def smtp_RSET(self, arg: bytes) -> Reply:
         if arg:
@@ -356,7 +360,7 @@ class Smtp(Upload):
         return line
 
     def _note_refused(self, reply: Reply | None, why: str) -> None:
-        values = {"reply": str(reply or ""), "why": why, "listener": self.service.name, "ip": str(self.session.ip)}
+        values = {"reply": str(reply or ""), "why": why, "listener": self.service.name, "ip": self.session.address}
         self.session.note("refused", values)
 
 

@@ -150,13 +150,14 @@ class Upload(Channel):
         return True
 
     async def _wait_for_block(self, message: Incoming, begun: float) -> None:
+        now = self.loop.time()
         seconds = seconds_for_block(
-            self.loop.time() - begun,
+            now - begun,
             message.received,
             idle=self.service.patience.data_idle,
             rate=self.service.config.timeout.data_min_rate,
         )
-        if seconds <= 0 or not await self.wait(seconds):
+        if seconds <= 0 or not await self.wait(now + seconds):
             raise HangUp(replies.TOO_SLOW, "slow message")
 
     @property

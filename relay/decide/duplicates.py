@@ -57,4 +57,4 @@ async def _key(envelope: Envelope, content: bytes | bytearray) -> _Key:
     # Off the loop: 25 MiB take some 20 ms.
     digest = await asyncio.to_thread(lambda: hashlib.sha256(content).digest())
     recipients = tuple(sorted(recipient.key for recipient in envelope.recipients))
-    return client.login or str(client.ip), str(envelope.reverse_path or ""), recipients, digest
+    return client.login or client.address, str(envelope.reverse_path or ""), recipients, digest

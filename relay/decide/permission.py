@@ -8,6 +8,7 @@ TRUSTS     the parsed address and nothing inside a local part: it never routes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from relay.accept.login import may_send_as
@@ -15,6 +16,8 @@ from relay.address import Address
 from relay.config.models import Listener, Role
 from relay.envelope import Client
 from relay.reply import AUTHOR_NOT_YOURS, LOGIN_FIRST, NO_RELAY, SENDER_NOT_YOURS, Reply
+
+_ROUTES = re.compile("[%!@]")
 
 
 def refuse_sender(
@@ -38,7 +41,7 @@ def refuse_recipient(listener: Listener, recipient: Address) -> Reply | None:
     if recipient.domain_key not in listener.domains:
         return NO_RELAY
     # A next hop might route `user%elsewhere@ours`, `elsewhere!user@ours` or `"user@elsewhere"@ours` onwards.
-    return NO_RELAY if any(sign in recipient.local for sign in "%!@") else None
+    return NO_RELAY if _ROUTES.search(recipient.local) else None
 
 
 def refuse_author(author: Address, senders: Sequence[str]) -> Reply | None:

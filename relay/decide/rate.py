@@ -133,11 +133,15 @@ class Rates:
 
     def message(self, config: Config, envelope: Envelope) -> Reply | None:
         """The refusal of a MAIL command, or None; then it is counted."""
+        if not config.rate:
+            return None
         limits = {name: rate.messages for name, rate in config.rate.items()}
         return TOO_MANY_MESSAGES if self._is_over(config, envelope, "messages", limits) else None
 
     def recipient(self, config: Config, envelope: Envelope) -> Reply | None:
         """The refusal of a RCPT command, or None; then it is counted."""
+        if not config.rate:
+            return None
         limits = {name: rate.recipients for name, rate in config.rate.items()}
         return TOO_MANY_RECIPIENTS_LATELY if self._is_over(config, envelope, "recipients", limits) else None
 
