@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -75,7 +75,8 @@ class NextHop(Protocol):
 
 def disagree(outcomes: Sequence[Outcome]) -> bool:
     """The recipients got answers that one reply cannot tell. Some may have the message, behind an LMTP hop."""
-    return len({outcome.result for outcome in outcomes}) > 1 or any(outcome.reply == DISAGREE for outcome in outcomes)
+    result = outcomes[0].result
+    return any(outcome.result is not result or outcome.reply == DISAGREE for outcome in outcomes)
 
 
 def one_reply(message_id: str, outcomes: Sequence[Outcome]) -> Reply:
@@ -88,5 +89,5 @@ def one_reply(message_id: str, outcomes: Sequence[Outcome]) -> Reply:
     if disagree(outcomes):
         return DISAGREE
     if first.is_positive and message_id not in first.text:
-        return replace(first, text=f"{first.text} [{message_id}]".lstrip())
+        return Reply(first.code, first.detail, f"{first.text} [{message_id}]".lstrip())
     return first

@@ -64,20 +64,24 @@ class Connection(asyncio.Protocol):
         self._owed += replies
         self._transport.write(data)
 
-    async def reply(self, phase: Phase, deadline: float) -> HopReply:
-        """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT at `deadline` (monotonic)."""
-        while not self._replies:
-            self._check(phase)
-            await self._wait(phase, deadline)
+    async def reply(self, phase: Phase, seconds: float, until: float) -> HopReply:
+        """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT after `seconds`, or at `until` (monotonic)."""
+        if not self._replies:
+            deadline = min(self._clock.monotonic() + seconds, until)
+            while not self._replies:
+                self._check(phase)
+                await self._wait(phase, deadline)
         self._owed -= 1
         return self._replies.popleft()
 
-    async def drain(self, phase: Phase, deadline: float) -> None:
+    async def drain(self, phase: Phase, seconds: float, until: float) -> None:
         """Wait until the transport takes more. Raises Trouble as `reply` does, or for a reply that came early."""
         self._check(phase)
-        while self._paused:
-            await self._wait(phase, deadline)
-            self._check(phase)
+        if self._paused:
+            deadline = min(self._clock.monotonic() + seconds, until)
+            while self._paused:
+                await self._wait(phase, deadline)
+                self._check(phase)
 
     @property
     def owes(self) -> bool:

@@ -99,17 +99,18 @@ class Transaction:
         self._connection.send(b"".join(held), self._replies)
 
     async def _drain(self) -> None:
-        await self._connection.drain(Phase.CONTENT, self._dialogue.deadline(self._timeout.data_block))
+        await self._connection.drain(Phase.CONTENT, self._timeout.data_block, self._dialogue.until)
 
     async def _outcome(self) -> tuple[Verdict, ...]:
         """A verdict for each reply that the hop owes; those it gave stand, whatever becomes of the others."""
         # RFC 5321 §4.5.3.2.6: whatever our client does meanwhile. To leave early makes duplicates.
-        deadline = self._dialogue.clock.monotonic() + self._timeout.final_dot
+        seconds = self._timeout.final_dot
+        until = self._dialogue.clock.monotonic() + seconds
         verdicts: list[Verdict] = []
         is_closing = False
         try:
             while len(verdicts) < self._replies:
-                reply = await self._connection.reply(Phase.DOT, deadline)
+                reply = await self._connection.reply(Phase.DOT, seconds, until)
                 refused = refusal(Phase.DOT, reply)
                 if refused and refused.fault is Fault.GARBAGE:
                     raise refused
