@@ -48,7 +48,6 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
     """
     client, sender, domain = envelope.client, envelope.reverse_path, recipient.domain_key
     sender_domain = sender.domain_key if sender else ""
-    senders = {"*", f"@{sender_domain}", sender.key} if sender else {"*"}
     for route in routes.values():
         keys = _keys(route)
         if (
@@ -56,7 +55,7 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
             and (not route.login or client.login in route.login)
             and (not keys.recipient_domains or domain in keys.recipient_domains)
             and (not keys.sender_domains or sender_domain in keys.sender_domains)
-            and (not keys.senders or not keys.senders.isdisjoint(senders))
+            and (not keys.senders or not keys.senders.isdisjoint(_senders(sender)))
         ):
             return route
     return None
@@ -82,6 +81,11 @@ def _keys(route: Route) -> _Keys:
         frozenset(map(domain_key, route.sender_domain)),
         frozenset(map(domain_key, route.recipient_domain)),
     )
+
+
+def _senders(sender: Address | None) -> set[str]:
+    """All names that a route may know a sender by."""
+    return {"*", f"@{sender.domain_key}", sender.key} if sender else {"*"}
 
 
 def _sender_key(sender: str) -> str:
