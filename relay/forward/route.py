@@ -30,8 +30,9 @@ class Routed(NamedTuple):
 def find(config: Config, envelope: Envelope, recipient: Address) -> Routed | None:
     """Who is meant, and the route; None when no route takes it."""
     listener = config.listener[envelope.client.listener]
-    domain = (listener.domains or (config.hostname,))[0]
-    address = recipient if recipient.domain else postmaster_at(config.postmaster, domain)
+    address = recipient
+    if not recipient.domain:
+        address = postmaster_at(config.postmaster, (listener.domains or (config.hostname,))[0])
     if listener.role is Role.CAPTURE:
         return Routed(address, _CAPTURED, False)
     role = role_mailbox(address, config)
