@@ -85,7 +85,7 @@ class Handover:
             if reply.is_positive or not disagree(outcomes):
                 return reply
         reply = one_reply(accepted.came.id, outcomes)
-        if reply == DISAGREE:
+        if reply is DISAGREE:
             await self._remembered.keep(accepted.came, outcomes, accepted.content)
         return reply
 

@@ -83,7 +83,7 @@ def one_reply(message_id: str, outcomes: Sequence[Outcome]) -> Reply:
     """The one answer a client gets at its final dot, for all its recipients.
 
     Where they agree it is the first one's own reply, a 250 with our message id behind it; where they
-    do not it is 451, and `forward/remembered.py` tells each at the retry.
+    do not it is DISAGREE, and `forward/remembered.py` tells each at the retry.
     """
     first = outcomes[0].reply
     if disagree(outcomes):

@@ -84,9 +84,9 @@ class SmtpHop:
             commit = partial(self._commit, patience)
             return Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp, each=each).run()
 
-        loop = asyncio.get_running_loop()
+        ends = asyncio.get_running_loop().time() if self._is_stopping else None
         try:
-            async with asyncio.timeout_at(loop.time() if self._is_stopping else None) as patience:
+            async with asyncio.timeout_at(ends) as patience:
                 self._interruptible.add(patience)
                 host, tls, said = await self._attempt(envelope, until, send)
         except TimeoutError:

@@ -50,13 +50,12 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
     client, sender, domain = envelope.client, envelope.reverse_path, recipient.domain_key
     sender_domain = sender.domain_key if sender else ""
     for route in routes.values():
-        keys = _keys(route)
         if (
             (not route.listener or client.listener in route.listener)
             and (not route.login or client.login in route.login)
-            and (not keys.recipient_domains or domain in keys.recipient_domains)
-            and (not keys.sender_domains or sender_domain in keys.sender_domains)
-            and (not keys.senders or not keys.senders.isdisjoint(_senders(sender)))
+            and (not route.recipient_domain or domain in _keys(route).recipient_domains)
+            and (not route.sender_domain or sender_domain in _keys(route).sender_domains)
+            and (not route.sender or not _keys(route).senders.isdisjoint(_senders(sender)))
         ):
             return route
     return None
