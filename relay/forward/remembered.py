@@ -56,7 +56,7 @@ class Remembered:
 
     def take(self, envelope: Envelope, recipient: Address) -> Reply | None:
         """The refusal to tell now, which is then forgotten; None if there is none."""
-        return self._refused.pop(_key(envelope, recipient))
+        return self._refused.pop(_key(envelope, recipient)) if len(self._refused) else None
 
     async def settled(
         self, envelope: Envelope, recipients: Iterable[Address], content: bytes | bytearray
