@@ -22,7 +22,7 @@ from relay.outcome import NextHop, Outcome, Result, disagree, one_reply
 from relay.queue.arrival import arriving, tried
 from relay.queue.entry import Entry, Recipient
 from relay.queue.schedule import Schedule
-from relay.reply import Reply, queued
+from relay.reply import DISAGREE, Reply, queued
 
 _DEFAULT = Notify()
 _KEEP = 30.0  # seconds for the disk, though the hop may have used up the client's patience
@@ -84,9 +84,10 @@ class Handover:
             reply = await self._queue_rest(self._entry(accepted), outcomes)
             if reply.is_positive or not disagree(outcomes):
                 return reply
-        if disagree(outcomes):
+        reply = one_reply(accepted.came.id, outcomes)
+        if reply is DISAGREE:
             await self._remembered.keep(accepted.came, outcomes, accepted.content)
-        return one_reply(accepted.came.id, outcomes)
+        return reply
 
     def _entry(self, accepted: Accepted) -> Entry:
         told = accepted.sent.notify

@@ -11,8 +11,8 @@ FAILS      MalformedMessage: a line in the header that is no field, a header pas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from relay.errors import MalformedMessage
@@ -57,8 +57,9 @@ class Message:
             raise MalformedMessage("the message begins with white space")
         fields, at = [], 0
         while found := _FIELD.match(view, at):
-            fields.append(Field(found[1].lower(), bytes(found[0])))
-            at = found.end()
+            raw, name = found.group(0, 1)
+            fields.append(Field(name.lower(), raw))
+            at += len(raw)
             if at > MAX_HEADER or len(fields) > MAX_FIELDS:
                 raise MalformedMessage(f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER} octets")
         if bytes(view[at : at + 2]) == b"\r\n":
@@ -70,12 +71,12 @@ class Message:
     @property
     def header(self) -> bytes:
         """All fields, without the blank line."""
-        return b"".join(found.raw for found in self.fields)
+        return b"".join([found.raw for found in self.fields])
 
     @property
     def size(self) -> int:
         """Octets, as SIZE counts them (RFC 1870 §3): before dot-stuffing."""
-        return sum(len(found.raw) for found in self.fields) + len(self.separator) + len(self.body)
+        return len(self.header) + len(self.separator) + len(self.body)
 
     def all(self, name: bytes) -> list[Field]:
         """The fields called `name` (lower case), from the top."""
@@ -83,30 +84,29 @@ class Message:
 
     def prepend(self, *raw: bytes) -> Message:
         """The message with whole fields (each with its CRLF) put on top, the first one topmost."""
-        return replace(self, fields=(*_fields(raw), *self.fields))
+        return Message((*map(_field, raw), *self.fields), self.separator, self.body)
 
     def append(self, *raw: bytes) -> Message:
         """The message with whole fields put below its others."""
-        return replace(self, fields=(*self.fields, *_fields(raw)))
+        return Message((*self.fields, *map(_field, raw)), self.separator, self.body)
 
     def without(self, unwanted: Callable[[Field], bool]) -> Message:
         """The message without the fields for which `unwanted` holds; itself if there are none."""
-        kept = tuple(found for found in self.fields if not unwanted(found))
-        return self if len(kept) == len(self.fields) else replace(self, fields=kept)
+        kept = tuple([found for found in self.fields if not unwanted(found)])
+        return self if len(kept) == len(self.fields) else Message(kept, self.separator, self.body)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The message in pieces, header first, for writing it out without a second copy."""
-        yield self.header + self.separator
-        for at in range(0, len(self.body), CHUNK):
+        """The message in pieces, for writing it out without a second copy; a small one in one piece."""
+        yield b"".join((self.header, self.separator, self.body[:CHUNK]))
+        for at in range(CHUNK, len(self.body), CHUNK):
             yield self.body[at : at + CHUNK]
 
     def __bytes__(self) -> bytes:
         return b"".join(self.chunks())
 
 
-def _fields(raw: Iterable[bytes]) -> Iterator[Field]:
-    for one in raw:
-        found = _FIELD.fullmatch(one)
-        if found is None:
-            raise ValueError(f"not a header field: {one[:60]!r}")
-        yield Field(found[1].lower(), one)
+def _field(raw: bytes) -> Field:
+    found = _FIELD.fullmatch(raw)
+    if found is None:
+        raise ValueError(f"not a header field: {raw[:60]!r}")
+    return Field(found[1].lower(), raw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -75,18 +75,19 @@ class NextHop(Protocol):
 
 def disagree(outcomes: Sequence[Outcome]) -> bool:
     """The recipients got answers that one reply cannot tell. Some may have the message, behind an LMTP hop."""
-    return len({outcome.result for outcome in outcomes}) > 1 or any(outcome.reply == DISAGREE for outcome in outcomes)
+    result = outcomes[0].result
+    return any(outcome.result is not result or outcome.reply == DISAGREE for outcome in outcomes)
 
 
 def one_reply(message_id: str, outcomes: Sequence[Outcome]) -> Reply:
     """The one answer a client gets at its final dot, for all its recipients.
 
     Where they agree it is the first one's own reply, a 250 with our message id behind it; where they
-    do not it is 451, and `forward/remembered.py` tells each at the retry.
+    do not it is DISAGREE, and `forward/remembered.py` tells each at the retry.
     """
     first = outcomes[0].reply
     if disagree(outcomes):
         return DISAGREE
     if first.is_positive and message_id not in first.text:
-        return replace(first, text=f"{first.text} [{message_id}]".lstrip())
+        return Reply(first.code, first.detail, f"{first.text} [{message_id}]".lstrip())
     return first

@@ -31,6 +31,8 @@ from relay.outcome import NextHop
 from relay.reply import Reply, malformed
 from relay.submission import Submission
 
+_UNJUDGED = Judged()  # what clients of our own send
+
 
 class Pipeline:
     """hops: by name, and "" for the inbox. senders: what a login may send as; None without logins.
@@ -129,7 +131,7 @@ class Pipeline:
             return known
         if trace.is_loop(came, config.hostname, config.limit):
             return replies.TOO_MANY_HOPS
-        sent, message, judged = envelope, headers.clean(came, config.hostname), Judged()
+        sent, message, judged = envelope, headers.clean(came, config.hostname), _UNJUDGED
         if role is Role.GATEWAY:
             judged = await self._gateway.judge(envelope, came, message, until)
             if judged.refusal is not None:

@@ -19,10 +19,13 @@ QUARANTINE, MARK = "X-Relay-Quarantine", "X-Relay-Mark"  # why, on mail that is 
 MAX_LINE = 78  # RFC 5322 §2.1.1, octets without the CRLF; a longer unit stands on a line of its own
 
 _RECEIVERS = frozenset({b"return-path", QUARANTINE.lower().encode(), MARK.lower().encode()})
+_SUSPECTS = _RECEIVERS | {b"authentication-results"}
 
 
 def clean(message: Message, authserv_id: str) -> Message:
     """The message without what only its receiver may write: results under our name, our marks, Return-Path."""
+    if _SUSPECTS.isdisjoint([field.name for field in message.fields]):
+        return message
     return message.without(lambda field: field.name in _RECEIVERS or claims(field, authserv_id))
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -21,10 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from relay.canonical import chunked, relaxed_body, relaxed_field
 from relay.edit.headers import folded
 from relay.edit.key import SigningKey
-from relay.message import Field, Message
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
+from relay.message import Message
 
 # Named in h= once more than they are there, so that none can be added (RFC 6376 §5.4, §8.15).
 OVERSIGNED = (
@@ -39,8 +37,10 @@ SIGNED = (
     "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Help", "List-Post", "List-Archive",
     "List-Owner", "List-Subscribe",
 )  # fmt: skip
+_KEYS = {name: name.lower().encode() for name in (*OVERSIGNED, *SIGNED, "DKIM-Signature")}
 
 _PIECE = 72  # characters of b= on a line
+_PADDING, _DIGEST = padding.PKCS1v15(), Prehashed(hashes.SHA256())
 
 
 def signatures(message: Message, keys: Sequence[SigningKey], time: float) -> list[bytes]:
@@ -68,22 +68,38 @@ def _prepare(
     message: Message, keys: Sequence[SigningKey], time: float, begin: tuple[str, str], signed: Sequence[str]
 ) -> list[_Prepared]:
     """begin: the name of the field and its first tag. signed: named in h= besides the oversigned ones."""
-    names, header = _header(message, signed)
+    names = (*OVERSIGNED, *signed)
+    present: dict[bytes, list[bytes]] = {}
+    for found in reversed(message.fields):  # RFC 6376 §5.4.2: from the bottom up
+        present.setdefault(found.name, []).append(found.raw)
+    named = [present.get(_KEYS[name], []) for name in names]
+    header = sha256(b"".join([relaxed_field(raw) + b"\r\n" for fields in named for raw in fields]))
+    counts = tuple(map(len, named))
     body = sha256()
     for piece in relaxed_body(chunked(message.body)):
         body.update(piece)
-    body_hash = b64encode(body.digest()).decode()
+    rest = b"\tt=%d; bh=%s;\r\n\tb=" % (time, b64encode(body.digest()))
     prepared = []
     for key in keys:
-        field = folded(
-            *(*begin, f"a={key.algorithm};", "c=relaxed/relaxed;", f"d={key.domain};", f"s={key.selector};"),
-            *(f"t={int(time)};", *names, f"bh={body_hash};"),
-        )
-        field += b"\tb="
+        field = _begin(*begin, key.algorithm, key.domain, key.selector, names, counts) + rest
         hashed = header.copy()
         hashed.update(relaxed_field(field))  # RFC 6376 §3.7: with an empty b=, without its CRLF
         prepared.append(_Prepared(key, field, hashed.digest()))
     return prepared
+
+
+@lru_cache(256)  # the mails of one program have the same fields
+def _begin(
+    name: str, first: str, algorithm: str, domain: str, selector: str, names: tuple[str, ...], counts: tuple[int, ...]
+) -> bytes:
+    """The field with all its tags up to h=, in whole lines. counts: how many fields there are of each of `names`."""
+    units: list[str] = []
+    for signed, count in zip(names, counts, strict=True):
+        alike = [signed] * (count + (signed in OVERSIGNED))
+        units += [":".join(alike[at : at + 2]) + ":" for at in range(0, len(alike), 2)]
+    units[0] = "h=" + units[0]
+    units[-1] = units[-1][:-1] + ";"
+    return folded(name, first, f"a={algorithm};", "c=relaxed/relaxed;", f"d={domain};", f"s={selector};", *units)
 
 
 def _complete(prepared: Sequence[_Prepared]) -> list[bytes]:
@@ -96,24 +112,6 @@ def signature_value(key: SigningKey, digest: bytes) -> bytes:
     if isinstance(key.private, Ed25519PrivateKey):
         signature = key.private.sign(digest)  # RFC 8463 §3: the SHA-256 digest is what is signed
     else:
-        signature = key.private.sign(digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
+        signature = key.private.sign(digest, _PADDING, _DIGEST)
     value = b64encode(signature)
     return b"\r\n\t".join(value[at : at + _PIECE] for at in range(0, len(value), _PIECE)) + b"\r\n"
-
-
-def _header(message: Message, signed: Sequence[str]) -> tuple[list[str], Hash]:
-    """The tag h= in units that a line can break between, and the hash of the fields that it names."""
-    present: dict[bytes, list[Field]] = {}
-    for found in reversed(message.fields):  # RFC 6376 §5.4.2: from the bottom up
-        present.setdefault(found.name, []).append(found)
-    units: list[str] = []
-    hashed = sha256()
-    for name in (*OVERSIGNED, *signed):
-        fields = present.get(name.lower().encode(), [])
-        for found in fields:
-            hashed.update(relaxed_field(found.raw) + b"\r\n")
-        names = [name] * (len(fields) + (name in OVERSIGNED))
-        units += [":".join(names[at : at + 2]) + ":" for at in range(0, len(names), 2)]
-    units[0] = "h=" + units[0]
-    units[-1] = units[-1][:-1] + ";"
-    return units, hashed

@@ -51,7 +51,8 @@ def hops(message: Message) -> int:
 
 def is_loop(message: Message, hostname: str, limit: Limit) -> bool:
     """Too many hosts, or too often ours, have had the message (RFC 5321 §6.3)."""
-    return hops(message) >= limit.received or own_hops(message, hostname) >= limit.received_own
+    count = hops(message)
+    return count >= limit.received or (count > 0 and own_hops(message, hostname) >= limit.received_own)
 
 
 def own_hops(message: Message, hostname: str) -> int:

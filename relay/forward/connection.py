@@ -64,20 +64,24 @@ class Connection(asyncio.Protocol):
         self._owed += replies
         self._transport.write(data)
 
-    async def reply(self, phase: Phase, deadline: float) -> HopReply:
-        """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT at `deadline` (monotonic)."""
-        while not self._replies:
-            self._check(phase)
-            await self._wait(phase, deadline)
+    async def reply(self, phase: Phase, seconds: float, until: float) -> HopReply:
+        """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT after `seconds`, or at `until` (monotonic)."""
+        if not self._replies:
+            deadline = min(self._clock.monotonic() + seconds, until)
+            while not self._replies:
+                self._check(phase)
+                await self._wait(phase, deadline)
         self._owed -= 1
         return self._replies.popleft()
 
-    async def drain(self, phase: Phase, deadline: float) -> None:
+    async def drain(self, phase: Phase, seconds: float, until: float) -> None:
         """Wait until the transport takes more. Raises Trouble as `reply` does, or for a reply that came early."""
         self._check(phase)
-        while self._paused:
-            await self._wait(phase, deadline)
-            self._check(phase)
+        if self._paused:
+            deadline = min(self._clock.monotonic() + seconds, until)
+            while self._paused:
+                await self._wait(phase, deadline)
+                self._check(phase)
 
     @property
     def owes(self) -> bool:
@@ -85,18 +89,19 @@ class Connection(asyncio.Protocol):
         return self._owed > 0
 
     @property
+    def is_settled(self) -> bool:
+        """Open, and no reply to come, as far as the event loop has read."""
+        return (
+            not self._lost and not self._transport.is_closing() and not self._owed and self._reader.is_between_replies
+        )
+
+    @property
     def is_usable(self) -> bool:
-        """Fit for another transaction: open, no reply to come, and nothing waits in the socket.
+        """Fit for another transaction: settled, and nothing waits in the socket.
 
         The look at the socket sees what the event loop has not read yet: a FIN, a 421, a stray reply.
         """
-        return (
-            not self._lost
-            and not self._transport.is_closing()
-            and not self._owed
-            and self._reader.is_between_replies
-            and not self._readable.poll(0)
-        )
+        return self.is_settled and not self._readable.poll(0)
 
     def quit(self, within: float) -> None:
         """Take leave (RFC 5321 §4.1.1.10); the hop has `within` seconds to close. See `closed`."""

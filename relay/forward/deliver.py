@@ -80,14 +80,13 @@ class SmtpHop:
         started = self._clock.monotonic()
         is_lmtp = self._hop.kind is HopKind.LMTP
 
-        async def send(dialogue: Dialogue) -> tuple[Verdict, ...]:
+        def send(dialogue: Dialogue) -> Awaitable[tuple[Verdict, ...]]:
             commit = partial(self._commit, patience)
-            transaction = Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp, each=each)
-            return await transaction.run()
+            return Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp, each=each).run()
 
-        loop = asyncio.get_running_loop()
+        ends = asyncio.get_running_loop().time() if self._is_stopping else None
         try:
-            async with asyncio.timeout_at(loop.time() if self._is_stopping else None) as patience:
+            async with asyncio.timeout_at(ends) as patience:
                 self._interruptible.add(patience)
                 host, tls, said = await self._attempt(envelope, until, send)
         except TimeoutError:
@@ -105,10 +104,7 @@ class SmtpHop:
     async def ask(self, envelope: Envelope, recipient: Address, until: float) -> Outcome:
         """As `relay.outcome.NextHop` says."""
 
-        async def send(dialogue: Dialogue) -> Verdict:
-            return await inquire(dialogue, recipient)
-
-        host, _, said = await self._attempt(envelope, until, send)
+        host, _, said = await self._attempt(envelope, until, lambda dialogue: inquire(dialogue, recipient))
         verdict = judge(said) if isinstance(said, Trouble) else said
         return Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause, verdict.is_about_hop)
 

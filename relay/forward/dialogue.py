@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from relay.clock import Clock
 from relay.config.models import Timeout
 from relay.forward.connection import Connection
-from relay.forward.replies import HopReply
 from relay.forward.trouble import Fault, Phase, Trouble, refusal
 
 
@@ -21,36 +22,31 @@ class Dialogue:
         if self.is_pipelining:
             self.connection.send(b"".join(commands), len(commands))
 
-    async def ask(self, phase: Phase, command: bytes, seconds: float) -> Trouble | None:
-        """The answer to a command, which is written now unless it went ahead. Returns the refusal, if it is one."""
+    def ask(self, phase: Phase, command: bytes, seconds: float) -> Awaitable[Trouble | None]:
+        """The answer to a command, which is written now unless it went ahead; as `answer` gives it."""
         if not self.is_pipelining:
             self.connection.send(command, 1)
-        return await self.answer(phase, seconds)
+        return self.answer(phase, seconds)
 
     async def answer(self, phase: Phase, seconds: float) -> Trouble | None:
         """The next reply: None, or the refusal. Raises Trouble when it ends the connection."""
-        refused = refusal(phase, await self.reply(phase, seconds))
+        refused = refusal(phase, await self.connection.reply(phase, seconds, self.until))
         if refused and refused.fault in (Fault.CLOSING, Fault.GARBAGE):
             raise refused
         return refused
 
-    async def reply(self, phase: Phase, seconds: float) -> HopReply:
-        return await self.connection.reply(phase, self.deadline(seconds))
-
     async def end(self) -> None:
         """After a refusal: leave the connection fit for the next message, or closed. Never raises Trouble."""
-        connection, deadline = self.connection, self.deadline(self.timeout.quit)
+        connection, seconds = self.connection, self.timeout.quit
+        until = min(self.clock.monotonic() + seconds, self.until)
         try:
             while connection.owes:
-                if (await connection.reply(Phase.DATA, deadline)).code == 354:
+                if (await connection.reply(Phase.DATA, seconds, until)).code == 354:
                     # The hop waits for content for nobody. A lone dot would be an empty mail to some.
                     connection.abort()
                     return
             connection.send(b"RSET\r\n", 1)
-            if (await connection.reply(Phase.MAIL, deadline)).code != 250:
+            if (await connection.reply(Phase.MAIL, seconds, until)).code != 250:
                 connection.abort()
         except Trouble:
             connection.abort()
-
-    def deadline(self, seconds: float) -> float:
-        return min(self.clock.monotonic() + seconds, self.until)

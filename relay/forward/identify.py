@@ -103,7 +103,7 @@ async def introduce(dialogue: Dialogue, kind: HopKind, client: Client, ehlo: str
     verb = "LHLO" if kind is HopKind.LMTP else "EHLO"
     name = client.helo if _PLAIN.fullmatch(client.helo) else ehlo
     connection.send(f"{verb} {name}\r\n".encode(), 1)
-    reply = await dialogue.reply(Phase.IDENTIFY, seconds)
+    reply = await connection.reply(Phase.IDENTIFY, seconds, dialogue.until)
     if refused := refusal(Phase.IDENTIFY, reply):
         raise refused
     connection.extensions = extensions(reply)

@@ -68,7 +68,7 @@ class Pool:
 
     def give(self, connection: Connection) -> None:
         """Back after a transaction, for the next one if it is fit for it."""
-        if not connection.is_usable:
+        if not connection.is_settled:
             self.drop(connection)
         elif self._closing or connection.messages >= self._hop.messages_per_connection:
             self._leave(connection)
@@ -95,17 +95,16 @@ class Pool:
     # --- inside ---
 
     def _take_idle(self, client: Client | None) -> Connection | None:
-        for entry in reversed([*self._idle]):
-            connection = entry[1]
-            if self._is_for(connection, client):
-                self._idle.remove(entry)
+        at = len(self._idle)
+        while at:
+            at -= 1
+            connection = self._idle[at][1]
+            if is_for(self._hop.identify, connection, client):
+                del self._idle[at]
                 if connection.is_usable:
                     return connection
                 self.drop(connection)
         return None
-
-    def _is_for(self, connection: Connection, client: Client | None) -> bool:
-        return is_for(self._hop.identify, connection, client)
 
     def _leave(self, connection: Connection) -> None:
         if not connection.closed.done():
@@ -164,7 +163,10 @@ class Pool:
             client, turn = self._waiting[0]
             if turn.done():
                 self._waiting.popleft()
-            elif self._is_for(connection, client):
+            elif not connection.is_usable:
+                self.drop(connection)
+                return True
+            elif is_for(self._hop.identify, connection, client):
                 self._waiting.popleft()
                 turn.set_result(connection)
                 return True

@@ -49,22 +49,24 @@ class ReplyReader:
         replies: list[HopReply] = []
         at = 0
         while line := _LINE.match(buffer, at):
-            if line.end() - at > MAX_LINE:
+            end = line.end()
+            if end - at > MAX_LINE:
                 break
-            if self._lines and line[1] != self._code:  # RFC 5321 §4.2.1: the same code in each line
+            code, separator, text = line.groups(b"")
+            if self._lines and code != self._code:  # RFC 5321 §4.2.1: the same code in each line
                 self.problem = "the code changes within a reply"
                 break
-            at = line.end()
-            self._code = line[1]
-            self._lines.append(line[3] or b"")
-            if line[2] != b"-":
-                replies.append(HopReply(int(line[1]), tuple(self._lines)))
+            at = end
+            self._code = code
+            self._lines.append(text)
+            if separator != b"-":
+                replies.append(HopReply(int(code), tuple(self._lines)))
                 self._lines = []
             elif len(self._lines) >= MAX_LINES:
                 self.problem = f"a reply of more than {MAX_LINES} lines"
                 break
         self._buffer = buffer[at:]
-        if not self.problem:
+        if self._buffer and not self.problem:
             self.problem = self._fault_in_rest()
         if self.problem:
             self._buffer, self._lines = b"", []

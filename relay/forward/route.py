@@ -30,8 +30,9 @@ class Routed(NamedTuple):
 def find(config: Config, envelope: Envelope, recipient: Address) -> Routed | None:
     """Who is meant, and the route; None when no route takes it."""
     listener = config.listener[envelope.client.listener]
-    domain = (listener.domains or (config.hostname,))[0]
-    address = recipient if recipient.domain else postmaster_at(config.postmaster, domain)
+    address = recipient
+    if not recipient.domain:
+        address = postmaster_at(config.postmaster, (listener.domains or (config.hostname,))[0])
     if listener.role is Role.CAPTURE:
         return Routed(address, _CAPTURED, False)
     role = role_mailbox(address, config)
@@ -48,15 +49,13 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
     """
     client, sender, domain = envelope.client, envelope.reverse_path, recipient.domain_key
     sender_domain = sender.domain_key if sender else ""
-    senders = {"*", f"@{sender_domain}", sender.key} if sender else {"*"}
     for route in routes.values():
-        keys = _keys(route)
         if (
             (not route.listener or client.listener in route.listener)
             and (not route.login or client.login in route.login)
-            and (not keys.recipient_domains or domain in keys.recipient_domains)
-            and (not keys.sender_domains or sender_domain in keys.sender_domains)
-            and (not keys.senders or not keys.senders.isdisjoint(senders))
+            and (not route.recipient_domain or domain in _keys(route).recipient_domains)
+            and (not route.sender_domain or sender_domain in _keys(route).sender_domains)
+            and (not route.sender or not _keys(route).senders.isdisjoint(_senders(sender)))
         ):
             return route
     return None
@@ -82,6 +81,11 @@ def _keys(route: Route) -> _Keys:
         frozenset(map(domain_key, route.sender_domain)),
         frozenset(map(domain_key, route.recipient_domain)),
     )
+
+
+def _senders(sender: Address | None) -> set[str]:
+    """All names that a route may know a sender by."""
+    return {"*", f"@{sender.domain_key}", sender.key} if sender else {"*"}
 
 
 def _sender_key(sender: str) -> str:

@@ -9,7 +9,7 @@ FAILS      Trouble, after which the connection must not be used again. A refusal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 from relay.address import Address
 from relay.envelope import Envelope, Notify
@@ -20,6 +20,7 @@ from relay.outcome import Result
 from relay.reply import DISAGREE, EIGHT_BIT_HOP, RECIPIENT_OK, TOO_BIG_HOP, UTF8_HOP, from_hop
 
 _DATA = b"DATA\r\n"
+_DEFAULT = Notify()
 
 
 class Transaction:
@@ -98,18 +99,19 @@ class Transaction:
             raise Trouble(Phase.CONTENT, Fault.SILENT, "no time left for the final dot")
         self._connection.send(b"".join(held), self._replies)
 
-    async def _drain(self) -> None:
-        await self._connection.drain(Phase.CONTENT, self._dialogue.deadline(self._timeout.data_block))
+    def _drain(self) -> Awaitable[None]:
+        return self._connection.drain(Phase.CONTENT, self._timeout.data_block, self._dialogue.until)
 
     async def _outcome(self) -> tuple[Verdict, ...]:
         """A verdict for each reply that the hop owes; those it gave stand, whatever becomes of the others."""
         # RFC 5321 §4.5.3.2.6: whatever our client does meanwhile. To leave early makes duplicates.
-        deadline = self._dialogue.clock.monotonic() + self._timeout.final_dot
+        seconds = self._timeout.final_dot
+        until = self._dialogue.clock.monotonic() + seconds
         verdicts: list[Verdict] = []
         is_closing = False
         try:
             while len(verdicts) < self._replies:
-                reply = await self._connection.reply(Phase.DOT, deadline)
+                reply = await self._connection.reply(Phase.DOT, seconds, until)
                 refused = refusal(Phase.DOT, reply)
                 if refused and refused.fault is Fault.GARBAGE:
                     raise refused
@@ -183,7 +185,7 @@ def mail_parameters(
 
 def rcpt_parameters(extensions: Mapping[str, str], envelope: Envelope, recipient: Address) -> bytes:
     """What goes behind `RCPT TO:<…>`."""
-    notify = envelope.notify.get(recipient, Notify())
+    notify = envelope.notify.get(recipient, _DEFAULT)
     return _dsn(extensions, NOTIFY=notify.on, ORCPT=notify.original)
 
 

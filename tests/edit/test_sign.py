@@ -131,7 +131,7 @@ def test_a_changed_octet_of_what_is_signed_is_seen(keys: list[SigningKey], at: i
 def test_the_tags(keys: list[SigningKey]) -> None:
     message = Message.parse(sign(PLAIN, keys, time=1_795_262_400.9))
     first, second = (tags(field.raw) for field in message.all(b"dkim-signature"))
-    assert list(first) == ["v", "a", "c", "d", "s", "t", "h", "bh", "b"], "no l=, i=, x=, q=, z="
+    assert sorted(first) == ["a", "b", "bh", "c", "d", "h", "s", "t", "v"], "no l=, i=, x=, q=, z="
     assert (first["v"], first["c"], first["d"], first["t"]) == ("1", "relaxed/relaxed", "example.org", "1795262400")
     assert (first["a"], first["s"]) == ("rsa-sha256", "r")
     assert (second["a"], second["s"]) == ("ed25519-sha256", "e")

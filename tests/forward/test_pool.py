@@ -73,7 +73,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.is_usable, self.messages = True, 1
+        self.is_settled, self.is_usable, self.messages = True, True, 1
 
     def quit(self, within: float) -> None:
         self.closed.set_result(None)
