@@ -24,7 +24,7 @@ from relay.fact import Fact, Record
 from relay.message import Message
 from relay.reply import Reply
 from relay.report.explanation import brief, decided, kept
-from relay.report.journal import EXPLAINED
+from relay.report.journal import CHECKED, EXPLAINED
 from relay.resolver import Resolver
 from relay.verdict import Verdicts
 
@@ -103,7 +103,7 @@ class Gateway:
             id=envelope.id,
         )
         self._record(Fact(EXPLAINED, envelope.id, kept(verdicts), "debug"))
-        self._record(Fact("authenticate.checked", envelope.id, brief(verdicts)))
+        self._record(Fact(CHECKED, envelope.id, brief(verdicts)))
         return verdicts
 
     def _tell(self, envelope: Envelope, verdicts: Verdicts | None, decision: Decision) -> None:

@@ -13,7 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import cast
+from typing import NamedTuple, cast
 
 from relay.clock import Clock, SystemClock
 from relay.errors import DnsTrouble, NoData, NoSuchName, ResolverError
@@ -161,6 +161,14 @@ class Resolver(Questions):
         return answer
 
 
+class Asked(NamedTuple):
+    """A question that was asked, and how that is told to people."""
+
+    question: Question
+    answer: Answer
+    step: Step
+
+
 class Budget(Questions):
     """The questions of one message: how many may reach a server, and for how long it may wait for them.
 
@@ -170,11 +178,22 @@ class Budget(Questions):
 
     def __init__(self, resolver: Resolver, queries: int, seconds: float, clock: Clock) -> None:
         self.queries = 0
-        self.steps: list[Step] = []
+        self.asked: list[Asked] = []
         self._resolver = resolver
         self._max_queries = queries
         self._clock = clock
         self._deadline = clock.monotonic() + seconds
+
+    @property
+    def steps(self) -> list[Step]:
+        return [one.step for one in self.asked]
+
+    def repeat(self, asked: Sequence[Asked]) -> bool:
+        """Ask all of that once more, if every answer still is the very one in the cache; else nothing."""
+        if any(self._resolver.cached(one.question) is not one.answer for one in asked):
+            return False
+        self.asked += asked
+        return True
 
     async def _ask(self, question: Question) -> Answer:
         answer, seconds = self._resolver.cached(question), 0.0
@@ -182,7 +201,8 @@ class Budget(Questions):
             start = self._clock.monotonic()
             answer = await self._ask_within(question, start)
             seconds = self._clock.monotonic() - start
-        self.steps.append(Step(0, f"{question.kind} {question.name}", found(answer), seconds))
+        step = Step(0, f"{question.kind} {question.name}", found(answer), seconds)
+        self.asked.append(Asked(question, answer, step))
         return answer
 
     async def _ask_within(self, question: Question, now: float) -> Answer:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from relay.address import Address
 from relay.authenticate import arc, dkim, dmarc, iprev, spf
+from relay.authenticate.again import again
 from relay.authenticate.eager import begin
 from relay.author import parse_author
 from relay.clock import Clock, SystemClock
@@ -95,8 +96,8 @@ async def _check_sender(ip: str | Ip, helo: str, mail_from: Sender, resolver: Bu
     """The MAIL FROM identity; for `<>` the name of HELO in its place, and the verdict says so."""
     sender = _reverse_path(mail_from)
     if not sender:
-        return await spf.check_helo(ip, helo, resolver)
-    return await spf.check_mail_from(ip, sender, helo, resolver)
+        return await again(resolver, spf.check_helo, ip, helo)
+    return await again(resolver, spf.check_mail_from, ip, sender, helo)
 
 
 def _reverse_path(mail_from: Sender) -> str:
@@ -174,10 +175,10 @@ class _Run:
     async def _check_helo(self, sent: asyncio.Future[SpfVerdict]) -> SpfVerdict:
         if not _reverse_path(self._mail_from):  # it is the same check
             return await sent
-        return await spf.check_helo(self._ip, self._helo, self._budgets["helo"])
+        return await again(self._budgets["helo"], spf.check_helo, self._ip, self._helo)
 
     async def _check_iprev(self) -> IprevVerdict:
-        return await iprev.check_iprev(self._ip, self._helo, self._budgets["iprev"])
+        return await again(self._budgets["iprev"], iprev.check_iprev, self._ip, self._helo)
 
     async def _check_dkim(self) -> Sequence[DkimVerdict]:
         resolver, now = self._budgets["dkim"], self._clock.time()
@@ -192,7 +193,7 @@ class _Run:
         return await arc.verify_message(self._message, resolver, trusted_sealers=trusted, time=now)
 
     async def _discover(self) -> dmarc.Discovery | None:
-        return await dmarc.discover(self._author.domain, self._budgets["dmarc"]) if self._author else None
+        return await again(self._budgets["dmarc"], dmarc.discover, self._author.domain) if self._author else None
 
     async def _judge(
         self, until: float, walk: dmarc.Discovery | None, sent: SpfVerdict, signatures: Sequence[DkimVerdict]
@@ -211,7 +212,7 @@ class _Run:
         def failed(why: str) -> DmarcVerdict:
             return DmarcVerdict(DmarcResult.TEMPERROR, domain, problem=why)
 
-        judged = begin(self._safely("dmarc", dmarc.judge(walk, passed, signers, undecided), failed))
+        judged = begin(self._safely("dmarc", dmarc.judge(walk, self._budgets["dmarc"], passed, signers, undecided), failed))
         await _end_by(until, judged)
         return _result(judged, failed)
 

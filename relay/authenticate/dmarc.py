@@ -75,13 +75,16 @@ def organizational_domain(start: str, found: Iterable[Found]) -> str:
 
 
 class Records:
-    """The DMARC records that one message's walks ask for, each name once. steps: what was asked, for people."""
+    """The DMARC records that one message's walks ask for, each name once. steps: what was asked, for people.
 
-    def __init__(self, resolver: Questions) -> None:
+    before: the walks that go on.
+    """
+
+    def __init__(self, resolver: Questions, before: Records | None = None) -> None:
         self._resolver = resolver
-        self._known: dict[str, Record | DnsTrouble | None] = {}
+        self._known: dict[str, Record | DnsTrouble | None] = dict(before._known) if before else {}
         self.exists: set[str] = set()  # names that are there, since one below them is
-        self.steps: list[Step] = []
+        self.steps: list[Step] = list(before.steps) if before else []
 
     async def walk(self, start: str, depth: int = 0) -> Walk:
         """Ends at the first record with psd=y or psd=n, or at the first name that DNS cannot tell of."""
@@ -167,7 +170,7 @@ async def evaluate(
     spf_domain:   the domain of MAIL FROM if SPF passed for it, else None.
     dkim_domains: the d= of the signatures that passed. undecided: domains whose SPF or DKIM ended in temperror.
     """
-    return await judge(await discover(from_domain, resolver), spf_domain, dkim_domains, undecided)
+    return await judge(await discover(from_domain, resolver), resolver, spf_domain, dkim_domains, undecided)
 
 
 async def discover(from_domain: str, resolver: Questions) -> Discovery:
@@ -197,9 +200,14 @@ async def discover(from_domain: str, resolver: Questions) -> Discovery:
 
 
 async def judge(
-    discovery: Discovery, spf_domain: str | None, dkim_domains: Iterable[str], undecided: Iterable[str] = ()
+    discovery: Discovery,
+    resolver: Questions,
+    spf_domain: str | None,
+    dkim_domains: Iterable[str],
+    undecided: Iterable[str] = (),
 ) -> DmarcVerdict:
-    """Alignment and result (RFC 9989 §4.10.2, §5.3.4, §5.3.5)."""
+    """Alignment and result (RFC 9989 §4.10.2, §5.3.4, §5.3.5). discovery: stays as it is, for other messages."""
+    discovery = replace(discovery, records=Records(resolver, discovery.records))
     alignment = _Alignment(discovery)
     if not discovery.author:
         return DmarcVerdict(DmarcResult.PERMERROR, problem="the author domain is not a domain name")
