@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from relay.address import domain_key
@@ -207,17 +208,21 @@ async def judge(
     undecided: Iterable[str] = (),
 ) -> DmarcVerdict:
     """Alignment and result (RFC 9989 §4.10.2, §5.3.4, §5.3.5). discovery: stays as it is, for other messages."""
-    discovery = replace(discovery, records=Records(resolver, discovery.records))
-    alignment = _Alignment(discovery)
+    records = Records(resolver, discovery.records)
+    alignment = _Alignment(discovery, records)
+
+    def verdict(result: DmarcResult, problem: str = "", aligned_by: tuple[str, ...] = ()) -> DmarcVerdict:
+        return _verdict(discovery, records.steps, result, problem, aligned_by)
+
     if not discovery.author:
         return DmarcVerdict(DmarcResult.PERMERROR, problem="the author domain is not a domain name")
     if discovery.applied is None:
         if discovery.trouble:
-            return _verdict(discovery, DmarcResult.TEMPERROR, problem=discovery.trouble)
-        return _verdict(discovery, DmarcResult.NONE)
+            return verdict(DmarcResult.TEMPERROR, discovery.trouble)
+        return verdict(DmarcResult.NONE)
     if not discovery.applied.record.usable:
         problem = "the record has no valid policy and no valid rua"  # RFC 9989 §4.10.1
-        return _verdict(discovery, DmarcResult.NONE, problem=problem)
+        return verdict(DmarcResult.NONE, problem)
     record = discovery.applied.record
     aligned_by = []
     if spf_domain and await alignment.any([spf_domain], "spf", strict=record.strict("spf")):
@@ -225,13 +230,13 @@ async def judge(
     if await alignment.any(dkim_domains, "dkim", strict=record.strict("dkim")):
         aligned_by.append("dkim")
     if aligned_by:
-        return _verdict(discovery, DmarcResult.PASS, aligned_by=tuple(aligned_by))
+        return verdict(DmarcResult.PASS, aligned_by=tuple(aligned_by))
     strict = record.strict("spf") and record.strict("dkim")
     if await alignment.any(undecided, "undecided", strict=strict):
-        return _verdict(discovery, DmarcResult.TEMPERROR, problem="SPF or DKIM of an aligned domain is a temperror")
+        return verdict(DmarcResult.TEMPERROR, "SPF or DKIM of an aligned domain is a temperror")
     if alignment.trouble or discovery.trouble:
-        return _verdict(discovery, DmarcResult.TEMPERROR, problem=alignment.trouble or discovery.trouble)
-    return _verdict(discovery, DmarcResult.FAIL)
+        return verdict(DmarcResult.TEMPERROR, alignment.trouble or discovery.trouble)
+    return verdict(DmarcResult.FAIL)
 
 
 @dataclass(slots=True)
@@ -239,6 +244,7 @@ class _Alignment:
     """Which domains align with the author's. trouble: why one that might could not be told."""
 
     discovery: Discovery
+    records: Records
     trouble: str = ""
 
     async def any(self, domains: Iterable[str], method: str, *, strict: bool) -> bool:
@@ -250,7 +256,7 @@ class _Alignment:
         return False
 
     async def _aligned(self, domain: str, method: str, *, strict: bool) -> bool:
-        records, walk = self.discovery.records, self.discovery.walk
+        records, walk = self.records, self.discovery.walk
         if domain == self.discovery.author:
             records.steps.append(Step(0, f"{method} {domain}", "is the author domain, aligned"))
             return True
@@ -298,10 +304,9 @@ def _with_policy(discovery: Discovery, applied: Found, *kinds: str) -> Discovery
 
 
 def _verdict(
-    discovery: Discovery, result: DmarcResult, *, aligned_by: tuple[str, ...] = (), problem: str = ""
+    discovery: Discovery, steps: list[Step], result: DmarcResult, problem: str, aligned_by: tuple[str, ...]
 ) -> DmarcVerdict:
     applied = discovery.applied
-    steps = discovery.records.steps
     top = discovery.walk.organizational_domain
     if top:
         steps.append(Step(0, f"Organizational Domain of {discovery.author}", top))
@@ -320,6 +325,7 @@ def _verdict(
     )
 
 
+@lru_cache(1024)  # what comes here is no longer than an address
 def _canonical(domain: str) -> str:
     """The form that is compared and asked for: lower case, A-labels, no final dot; "" for no domain name."""
     key = domain_key(domain.removesuffix("."))
