@@ -116,8 +116,9 @@ class Resolver(Questions):
         """A view on this resolver for one message; see Budget."""
         return Budget(self, queries, seconds, self._clock)
 
-    def cached(self, question: Question) -> Answer | None:
-        return self._cache.get(question, self._clock.monotonic())
+    def cached(self, question: Question, now: float) -> Answer | None:
+        """now: monotonic."""
+        return self._cache.get(question, now)
 
     async def close(self) -> None:
         """Questions under way end as DnsTrouble."""
@@ -131,7 +132,7 @@ class Resolver(Questions):
             self._query = None
 
     async def _ask(self, question: Question) -> Answer:
-        return self.cached(question) or await self.ask(question)
+        return self.cached(question, self._clock.monotonic()) or await self.ask(question)
 
     async def ask(self, question: Question, seconds: float | None = None) -> Answer:
         """The answer of a server. Raises TimeoutError when it takes longer than `seconds`; others may wait on."""
@@ -190,15 +191,17 @@ class Budget(Questions):
 
     def repeat(self, asked: Sequence[Asked]) -> bool:
         """Ask all of that once more, if every answer still is the very one in the cache; else nothing."""
-        if any(self._resolver.cached(one.question) is not one.answer for one in asked):
-            return False
+        now = self._clock.monotonic()
+        for one in asked:
+            if self._resolver.cached(one.question, now) is not one.answer:
+                return False
         self.asked += asked
         return True
 
     async def _ask(self, question: Question) -> Answer:
-        answer, seconds = self._resolver.cached(question), 0.0
+        start, seconds = self._clock.monotonic(), 0.0
+        answer = self._resolver.cached(question, start)
         if answer is None:
-            start = self._clock.monotonic()
             answer = await self._ask_within(question, start)
             seconds = self._clock.monotonic() - start
         step = Step(0, f"{question.kind} {question.name}", found(answer), seconds)
