@@ -24,7 +24,7 @@ from relay.fact import Fact, Record
 from relay.message import Message
 from relay.reply import Reply
 from relay.report.explanation import brief, decided, kept
-from relay.report.journal import EXPLAINED
+from relay.report.journal import CHECKED, EXPLAINED
 from relay.resolver import Resolver
 from relay.verdict import Verdicts
 
@@ -52,6 +52,8 @@ class Gateway:
         self._config, self._resolver, self._sealing = config, resolver, sealing
         self._clock, self._record = clock, record
         self._early: dict[str, EarlySpf] = {}
+        shadow = config.shadow.trusted_sealers if config.shadow else ()
+        self._trusted_sealers = frozenset((*config.policy.trusted_sealers, *shadow))
 
     def begin(self, envelope: Envelope) -> None:
         """A recipient was taken: SPF may begin."""
@@ -88,7 +90,6 @@ class Gateway:
 
     async def _check(self, envelope: Envelope, message: Message, until: float) -> Verdicts:
         config, client = self._config, envelope.client
-        shadow = config.shadow.trusted_sealers if config.shadow else ()
         verdicts = await authenticate(
             message,
             client.ip,
@@ -96,14 +97,14 @@ class Gateway:
             envelope.reverse_path,
             self._resolver,
             clock=self._clock,
-            trusted_sealers={*config.policy.trusted_sealers, *shadow},
+            trusted_sealers=self._trusted_sealers,
             spf=self._early.pop(envelope.id, None),
             seconds=max(0.0, min(config.timeout.checks, until - self._clock.monotonic())),
             record=self._record,
             id=envelope.id,
         )
         self._record(Fact(EXPLAINED, envelope.id, kept(verdicts), "debug"))
-        self._record(Fact("authenticate.checked", envelope.id, brief(verdicts)))
+        self._record(Fact(CHECKED, envelope.id, brief(verdicts)))
         return verdicts
 
     def _tell(self, envelope: Envelope, verdicts: Verdicts | None, decision: Decision) -> None:

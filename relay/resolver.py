@@ -13,7 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import cast
+from typing import NamedTuple, cast
 
 from relay.clock import Clock, SystemClock
 from relay.errors import DnsTrouble, NoData, NoSuchName, ResolverError
@@ -116,8 +116,9 @@ class Resolver(Questions):
         """A view on this resolver for one message; see Budget."""
         return Budget(self, queries, seconds, self._clock)
 
-    def cached(self, question: Question) -> Answer | None:
-        return self._cache.get(question, self._clock.monotonic())
+    def cached(self, question: Question, now: float) -> Answer | None:
+        """now: monotonic."""
+        return self._cache.get(question, now)
 
     async def close(self) -> None:
         """Questions under way end as DnsTrouble."""
@@ -131,7 +132,7 @@ class Resolver(Questions):
             self._query = None
 
     async def _ask(self, question: Question) -> Answer:
-        return self.cached(question) or await self.ask(question)
+        return self.cached(question, self._clock.monotonic()) or await self.ask(question)
 
     async def ask(self, question: Question, seconds: float | None = None) -> Answer:
         """The answer of a server. Raises TimeoutError when it takes longer than `seconds`; others may wait on."""
@@ -161,6 +162,14 @@ class Resolver(Questions):
         return answer
 
 
+class Asked(NamedTuple):
+    """A question that was asked, and how that is told to people."""
+
+    question: Question
+    answer: Answer
+    step: Step
+
+
 class Budget(Questions):
     """The questions of one message: how many may reach a server, and for how long it may wait for them.
 
@@ -170,19 +179,33 @@ class Budget(Questions):
 
     def __init__(self, resolver: Resolver, queries: int, seconds: float, clock: Clock) -> None:
         self.queries = 0
-        self.steps: list[Step] = []
+        self.asked: list[Asked] = []
         self._resolver = resolver
         self._max_queries = queries
         self._clock = clock
         self._deadline = clock.monotonic() + seconds
 
+    @property
+    def steps(self) -> list[Step]:
+        return [one.step for one in self.asked]
+
+    def repeat(self, asked: Sequence[Asked]) -> bool:
+        """Ask all of that once more, if every answer still is the very one in the cache; else nothing."""
+        now = self._clock.monotonic()
+        for one in asked:
+            if self._resolver.cached(one.question, now) is not one.answer:
+                return False
+        self.asked += asked
+        return True
+
     async def _ask(self, question: Question) -> Answer:
-        answer, seconds = self._resolver.cached(question), 0.0
+        start, seconds = self._clock.monotonic(), 0.0
+        answer = self._resolver.cached(question, start)
         if answer is None:
-            start = self._clock.monotonic()
             answer = await self._ask_within(question, start)
             seconds = self._clock.monotonic() - start
-        self.steps.append(Step(0, f"{question.kind} {question.name}", found(answer), seconds))
+        step = Step(0, f"{question.kind} {question.name}", found(answer), seconds)
+        self.asked.append(Asked(question, answer, step))
         return answer
 
     async def _ask_within(self, question: Question, now: float) -> Answer:

@@ -14,7 +14,7 @@ from binascii import a2b_base64
 from relay.errors import MalformedTags
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
-_TEXT = re.compile(r"[ \t!-~\u0080-\U0010ffff]*\Z")
+_CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # all but the tab
 _SPACE = " \t"
 
 
@@ -24,7 +24,7 @@ def parse_tags(text: bytes) -> dict[str, str]:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedTags("the tag list is not valid UTF-8") from None
-    if not _TEXT.match(decoded):
+    if len(text.translate(None, _CONTROLS)) != len(text):
         raise MalformedTags("a control character stands in the tag list")
     specs = decoded.split(";")
     if len(specs) > 1 and not specs[-1].strip(_SPACE):  # one ";" may end the list

@@ -18,6 +18,7 @@ from relay.message import Field, Message
 
 MAX_SETS = 50  # RFC 8617 §5.2 step 1
 RESULTS, SIGNATURE, SEAL = b"arc-authentication-results", b"arc-message-signature", b"arc-seal"
+_NAMES = frozenset((RESULTS, SIGNATURE, SEAL))
 
 _INSTANCE = re.compile(r"[0-9]{1,2}\Z")
 _MAX_NAME = 256  # octets in front of the first ";" of an ARC-Authentication-Results field; `i=1` has three
@@ -49,11 +50,12 @@ class Chain:
 
 def read_chain(message: Message) -> Chain:
     """The chain of a message; Chain() when it has none."""
+    fields = [field for field in message.fields if field.name in _NAMES]
+    if not fields:
+        return Chain()
     found: dict[tuple[int, bytes], tuple[Field, Mapping[str, str]]] = {}
     problem = ""
-    for field in message.fields:
-        if field.name not in (RESULTS, SIGNATURE, SEAL):
-            continue
+    for field in fields:
         tags: Mapping[str, str] = {}
         try:
             if field.name != RESULTS:

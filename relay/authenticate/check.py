@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 
 from relay.address import Address
 from relay.authenticate import arc, dkim, dmarc, iprev, spf
+from relay.authenticate.again import again
 from relay.authenticate.eager import begin
 from relay.author import parse_author
 from relay.clock import Clock, SystemClock
@@ -95,8 +96,8 @@ async def _check_sender(ip: str | Ip, helo: str, mail_from: Sender, resolver: Bu
     """The MAIL FROM identity; for `<>` the name of HELO in its place, and the verdict says so."""
     sender = _reverse_path(mail_from)
     if not sender:
-        return await spf.check_helo(ip, helo, resolver)
-    return await spf.check_mail_from(ip, sender, helo, resolver)
+        return await again(resolver, spf.check_helo, ip, helo)
+    return await again(resolver, spf.check_mail_from, ip, sender, helo)
 
 
 def _reverse_path(mail_from: Sender) -> str:
@@ -134,50 +135,54 @@ class _Run:
         until = asyncio.get_running_loop().time() + self._seconds
         if early:
             self._budgets["spf"] = early.budget
-        sender = early.verdict if early else _check_sender(self._ip, self._helo, self._mail_from, self._budgets["spf"])
-        walk = begin(self._safely("dmarc", self._discover(), _no_walk))
-        sent = begin(self._safely("spf", sender, self._no_spf))
-        hello = begin(self._safely("helo", self._check_helo(sent), self._no_helo))
-        reverse = begin(self._safely("iprev", self._check_iprev(), self._no_iprev))
-        signed = begin(self._safely("dkim", self._check_dkim(), self._no_dkim))
-        chain = begin(self._safely("arc", self._check_arc(trusted_sealers), self._no_arc))
+        walk = begin(self._discover())
+        sent = early.verdict if early else begin(self._check_sender())
+        hello = begin(self._check_helo()) if _reverse_path(self._mail_from) else sent
+        reverse = begin(self._check_iprev())
+        signed = begin(self._check_dkim())
+        chain = begin(self._check_arc(trusted_sealers))
         try:
             await _end_by(until - self._seconds * (1 - CHECK_TIME), sent, hello, reverse, signed, chain)
             await _end_by(until, walk)
         finally:
             _cut_off(walk, sent, hello, reverse, signed, chain)
-        found, signatures = _result(sent, self._no_spf), _result(signed, self._no_dkim)
+        found, signatures = self._result("spf", sent, self._no_spf), self._result("dkim", signed, self._no_dkim)
+        budgets = self._budgets.values()
         return Verdicts(
             spf=found,
-            helo=_result(hello, self._no_helo),
+            helo=found if hello is sent else self._result("helo", hello, self._no_helo),
             dkim=tuple(signatures),
-            arc=_result(chain, self._no_arc),
-            dmarc=await self._judge(until, _result(walk, _no_walk), found, signatures),
-            iprev=_result(reverse, self._no_iprev),
+            arc=self._result("arc", chain, self._no_arc),
+            dmarc=await self._judge(until, self._result("dmarc", walk, _no_walk), found, signatures),
+            iprev=self._result("iprev", reverse, self._no_iprev),
             seconds=self._clock.monotonic() - began,
-            queries=sum(budget.queries for budget in self._budgets.values()),
-            steps=tuple(step for budget in self._budgets.values() for step in budget.steps),
+            queries=sum([budget.queries for budget in budgets]),
+            steps=tuple([one.step for budget in budgets for one in budget.asked]),
         )
 
-    async def _safely(self, name: str, check: Awaitable[T], failed: Callable[[str], T]) -> T:
-        """What `check` finds; `failed(why)` when it has a bug."""
-        try:
-            return await check
-        except Exception as error:
-            if self._record:
-                values = {"check": name, "error": type(error).__name__, "traceback": traceback.format_exc()}
-                self._record(Fact("authenticate.trouble", self._id, values, "error"))
-            return failed("internal")
+    def _result(self, name: str, check: asyncio.Future[T], failed: Callable[[str], T]) -> T:
+        """What the check found; `failed(why)` when it was cut off or has a bug."""
+        if check.cancelled():
+            return failed(_LATE)
+        error = check.exception()
+        if error is None:
+            return check.result()
+        if self._record:
+            told = "".join(traceback.format_exception(error))
+            values = {"check": name, "error": type(error).__name__, "traceback": told}
+            self._record(Fact("authenticate.trouble", self._id, values, "error"))
+        return failed("internal")
 
     # --- the checks ---------------------------------------------------------------------------------
 
-    async def _check_helo(self, sent: asyncio.Future[SpfVerdict]) -> SpfVerdict:
-        if not _reverse_path(self._mail_from):  # it is the same check
-            return await sent
-        return await spf.check_helo(self._ip, self._helo, self._budgets["helo"])
+    async def _check_sender(self) -> SpfVerdict:
+        return await _check_sender(self._ip, self._helo, self._mail_from, self._budgets["spf"])
+
+    async def _check_helo(self) -> SpfVerdict:
+        return await again(self._budgets["helo"], spf.check_helo, self._ip, self._helo)
 
     async def _check_iprev(self) -> IprevVerdict:
-        return await iprev.check_iprev(self._ip, self._helo, self._budgets["iprev"])
+        return await again(self._budgets["iprev"], iprev.check_iprev, self._ip, self._helo)
 
     async def _check_dkim(self) -> Sequence[DkimVerdict]:
         resolver, now = self._budgets["dkim"], self._clock.time()
@@ -192,7 +197,7 @@ class _Run:
         return await arc.verify_message(self._message, resolver, trusted_sealers=trusted, time=now)
 
     async def _discover(self) -> dmarc.Discovery | None:
-        return await dmarc.discover(self._author.domain, self._budgets["dmarc"]) if self._author else None
+        return await again(self._budgets["dmarc"], dmarc.discover, self._author.domain) if self._author else None
 
     async def _judge(
         self, until: float, walk: dmarc.Discovery | None, sent: SpfVerdict, signatures: Sequence[DkimVerdict]
@@ -211,9 +216,9 @@ class _Run:
         def failed(why: str) -> DmarcVerdict:
             return DmarcVerdict(DmarcResult.TEMPERROR, domain, problem=why)
 
-        judged = begin(self._safely("dmarc", dmarc.judge(walk, passed, signers, undecided), failed))
+        judged = begin(dmarc.judge(walk, self._budgets["dmarc"], passed, signers, undecided))
         await _end_by(until, judged)
-        return _result(judged, failed)
+        return self._result("dmarc", judged, failed)
 
     # --- what a check says that came to nothing -----------------------------------------------------
 
@@ -251,11 +256,6 @@ async def _end_by(when: float, *checks: asyncio.Future[Any]) -> None:
 def _cut_off(*checks: asyncio.Future[Any]) -> None:
     for check in checks:
         check.cancel()
-
-
-def _result(check: asyncio.Future[T], failed: Callable[[str], T]) -> T:
-    """What it found; `failed(why)` when it was cut off."""
-    return failed(_LATE) if check.cancelled() else check.result()
 
 
 def _no_spf(domain: str, identity: str, why: str) -> SpfVerdict:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import idna
 
@@ -27,6 +27,7 @@ from relay.verdict import DkimResult
 
 SLOP = 300  # seconds that clocks may differ by
 ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
+MAX_KEPT = 1024  # characters of an h= that is remembered as read; it has 500 at most, mostly
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
@@ -46,20 +47,16 @@ class Form(StrEnum):
 class Signature:
     """What all three kinds of signature have. domain, selector, identity_domain (of i=): in lower-case A-labels.
 
-    value: the octets of b=.
+    key_name: where the key is (RFC 6376 §3.6.2.1). value: the octets of b=.
     """
 
     field: Field
     algorithm: str
     domain: str
     selector: str
+    key_name: str
     identity_domain: str
     value: bytes
-
-    @property
-    def key_name(self) -> str:
-        """Where the key is (RFC 6376 §3.6.2.1)."""
-        return f"{self.selector}._domainkey.{self.domain}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +96,9 @@ def dkim_signature(field: Field, tags: Mapping[str, str], time: float) -> Messag
 
 def message_signature(field: Field, tags: Mapping[str, str], time: float) -> MessageSignature:
     """Read what DKIM-Signature and ARC-Message-Signature share. Raises Unverifiable."""
-    signature = seal_signature(field, tags, ("a", "b", "bh", "d", "h", "s"))
-    header_form, _, body_form = tags.get("c", "simple").partition("/")
-    try:
-        forms = Form(header_form), Form(body_form or "simple")
-    except ValueError:
-        raise _permerror("c= names a form that is not known") from None
-    if not _FIELD_NAMES.match(tags["h"]):
-        raise _permerror("h= is not a list of field names")
-    names = [name.strip(b" \t") for name in tags["h"].lower().encode().split(b":")]
+    shared = _shared(tags, ("a", "b", "bh", "d", "h", "s"))
+    forms = _forms(tags.get("c", "simple"))
+    names = (_names_once if len(tags["h"]) <= MAX_KEPT else _names)(tags["h"])
     if b"from" not in names:  # RFC 6376 §5.4
         raise _permerror("h= does not name From")
     length = tags.get("l")
@@ -117,24 +108,16 @@ def message_signature(field: Field, tags: Mapping[str, str], time: float) -> Mes
     if len(body_hash) != 32:
         raise _permerror("bh= has not the 32 octets of a SHA-256 hash")
     check_times(tags, time)
-    return MessageSignature(
-        signature.field,
-        signature.algorithm,
-        signature.domain,
-        signature.selector,
-        signature.identity_domain,
-        signature.value,
-        *forms,
-        tuple(names),
-        body_hash,
-        None if length is None else int(length),
-    )
+    return MessageSignature(field, *shared, *forms, names, body_hash, None if length is None else int(length))
 
 
-def seal_signature(
-    field: Field, tags: Mapping[str, str], required: tuple[str, ...] = ("a", "b", "d", "s")
-) -> Signature:
+def seal_signature(field: Field, tags: Mapping[str, str]) -> Signature:
     """Read what every kind of signature has. Raises Unverifiable."""
+    return Signature(field, *_shared(tags, ("a", "b", "d", "s")))
+
+
+def _shared(tags: Mapping[str, str], required: tuple[str, ...]) -> tuple[str, str, str, str, str, bytes]:
+    """What a Signature has besides its field."""
     for name in required:
         if not tags.get(name):
             raise _permerror(f"{name}= is missing or empty")
@@ -146,10 +129,29 @@ def seal_signature(
         raise Unverifiable(DkimResult.POLICY, "rsa-sha1 is not taken any more")  # RFC 8301 §3.1
     if algorithm not in ALGORITHMS:
         raise _permerror("a= names an algorithm that is not known")
-    signature = Signature(field, algorithm, domain, selector, domain, _octets(tags, "b"))
-    if len(signature.key_name) > 253:
+    key_name = f"{selector}._domainkey.{domain}"
+    if len(key_name) > 253:
         raise _permerror("d= and s= make a name that is too long for the DNS")
-    return signature
+    return algorithm, domain, selector, key_name, domain, _octets(tags, "b")
+
+
+@cache  # what raises is not kept
+def _forms(value: str) -> tuple[Form, Form]:
+    """Of header and body."""
+    header, _, body = value.partition("/")
+    try:
+        return Form(header), Form(body or "simple")
+    except ValueError:
+        raise _permerror("c= names a form that is not known") from None
+
+
+def _names(value: str) -> tuple[bytes, ...]:
+    if not _FIELD_NAMES.match(value):
+        raise _permerror("h= is not a list of field names")
+    return tuple(name.strip(b" \t") for name in value.lower().encode().split(b":"))
+
+
+_names_once = lru_cache(512)(_names)  # a signer names the same fields each time
 
 
 def check_times(tags: Mapping[str, str], time: float) -> None:

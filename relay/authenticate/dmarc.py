@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from relay.address import domain_key
@@ -75,13 +76,16 @@ def organizational_domain(start: str, found: Iterable[Found]) -> str:
 
 
 class Records:
-    """The DMARC records that one message's walks ask for, each name once. steps: what was asked, for people."""
+    """The DMARC records that one message's walks ask for, each name once. steps: what was asked, for people.
 
-    def __init__(self, resolver: Questions) -> None:
+    before: the walks that go on.
+    """
+
+    def __init__(self, resolver: Questions, before: Records | None = None) -> None:
         self._resolver = resolver
-        self._known: dict[str, Record | DnsTrouble | None] = {}
+        self._known: dict[str, Record | DnsTrouble | None] = dict(before._known) if before else {}
         self.exists: set[str] = set()  # names that are there, since one below them is
-        self.steps: list[Step] = []
+        self.steps: list[Step] = list(before.steps) if before else []
 
     async def walk(self, start: str, depth: int = 0) -> Walk:
         """Ends at the first record with psd=y or psd=n, or at the first name that DNS cannot tell of."""
@@ -167,7 +171,7 @@ async def evaluate(
     spf_domain:   the domain of MAIL FROM if SPF passed for it, else None.
     dkim_domains: the d= of the signatures that passed. undecided: domains whose SPF or DKIM ended in temperror.
     """
-    return await judge(await discover(from_domain, resolver), spf_domain, dkim_domains, undecided)
+    return await judge(await discover(from_domain, resolver), resolver, spf_domain, dkim_domains, undecided)
 
 
 async def discover(from_domain: str, resolver: Questions) -> Discovery:
@@ -197,19 +201,28 @@ async def discover(from_domain: str, resolver: Questions) -> Discovery:
 
 
 async def judge(
-    discovery: Discovery, spf_domain: str | None, dkim_domains: Iterable[str], undecided: Iterable[str] = ()
+    discovery: Discovery,
+    resolver: Questions,
+    spf_domain: str | None,
+    dkim_domains: Iterable[str],
+    undecided: Iterable[str] = (),
 ) -> DmarcVerdict:
-    """Alignment and result (RFC 9989 §4.10.2, §5.3.4, §5.3.5)."""
-    alignment = _Alignment(discovery)
+    """Alignment and result (RFC 9989 §4.10.2, §5.3.4, §5.3.5). discovery: stays as it is, for other messages."""
+    records = Records(resolver, discovery.records)
+    alignment = _Alignment(discovery, records)
+
+    def verdict(result: DmarcResult, problem: str = "", aligned_by: tuple[str, ...] = ()) -> DmarcVerdict:
+        return _verdict(discovery, records.steps, result, problem, aligned_by)
+
     if not discovery.author:
         return DmarcVerdict(DmarcResult.PERMERROR, problem="the author domain is not a domain name")
     if discovery.applied is None:
         if discovery.trouble:
-            return _verdict(discovery, DmarcResult.TEMPERROR, problem=discovery.trouble)
-        return _verdict(discovery, DmarcResult.NONE)
+            return verdict(DmarcResult.TEMPERROR, discovery.trouble)
+        return verdict(DmarcResult.NONE)
     if not discovery.applied.record.usable:
         problem = "the record has no valid policy and no valid rua"  # RFC 9989 §4.10.1
-        return _verdict(discovery, DmarcResult.NONE, problem=problem)
+        return verdict(DmarcResult.NONE, problem)
     record = discovery.applied.record
     aligned_by = []
     if spf_domain and await alignment.any([spf_domain], "spf", strict=record.strict("spf")):
@@ -217,13 +230,13 @@ async def judge(
     if await alignment.any(dkim_domains, "dkim", strict=record.strict("dkim")):
         aligned_by.append("dkim")
     if aligned_by:
-        return _verdict(discovery, DmarcResult.PASS, aligned_by=tuple(aligned_by))
+        return verdict(DmarcResult.PASS, aligned_by=tuple(aligned_by))
     strict = record.strict("spf") and record.strict("dkim")
     if await alignment.any(undecided, "undecided", strict=strict):
-        return _verdict(discovery, DmarcResult.TEMPERROR, problem="SPF or DKIM of an aligned domain is a temperror")
+        return verdict(DmarcResult.TEMPERROR, "SPF or DKIM of an aligned domain is a temperror")
     if alignment.trouble or discovery.trouble:
-        return _verdict(discovery, DmarcResult.TEMPERROR, problem=alignment.trouble or discovery.trouble)
-    return _verdict(discovery, DmarcResult.FAIL)
+        return verdict(DmarcResult.TEMPERROR, alignment.trouble or discovery.trouble)
+    return verdict(DmarcResult.FAIL)
 
 
 @dataclass(slots=True)
@@ -231,6 +244,7 @@ class _Alignment:
     """Which domains align with the author's. trouble: why one that might could not be told."""
 
     discovery: Discovery
+    records: Records
     trouble: str = ""
 
     async def any(self, domains: Iterable[str], method: str, *, strict: bool) -> bool:
@@ -242,7 +256,7 @@ class _Alignment:
         return False
 
     async def _aligned(self, domain: str, method: str, *, strict: bool) -> bool:
-        records, walk = self.discovery.records, self.discovery.walk
+        records, walk = self.records, self.discovery.walk
         if domain == self.discovery.author:
             records.steps.append(Step(0, f"{method} {domain}", "is the author domain, aligned"))
             return True
@@ -290,10 +304,9 @@ def _with_policy(discovery: Discovery, applied: Found, *kinds: str) -> Discovery
 
 
 def _verdict(
-    discovery: Discovery, result: DmarcResult, *, aligned_by: tuple[str, ...] = (), problem: str = ""
+    discovery: Discovery, steps: list[Step], result: DmarcResult, problem: str, aligned_by: tuple[str, ...]
 ) -> DmarcVerdict:
     applied = discovery.applied
-    steps = discovery.records.steps
     top = discovery.walk.organizational_domain
     if top:
         steps.append(Step(0, f"Organizational Domain of {discovery.author}", top))
@@ -312,6 +325,7 @@ def _verdict(
     )
 
 
+@lru_cache(1024)  # what comes here is no longer than an address
 def _canonical(domain: str) -> str:
     """The form that is compared and asked for: lower case, A-labels, no final dot; "" for no domain name."""
     key = domain_key(domain.removesuffix("."))

@@ -110,6 +110,8 @@ def _decide(message_id: str, verdicts: Verdicts, rules: Rules) -> Decision:
         refusal = malformed(f"{problem} [{message_id}]")
         return Decision(Action.REFUSE, problem, refusal, "policy.author")
     findings = [found for found in _findings(verdicts, rules) if found.action is not Action.ACCEPT]
+    if not findings:
+        return Decision(Action.ACCEPT, override=_override(verdicts.dmarc, Action.ACCEPT))
     trusted = _forwarder(verdicts, rules)
     if trusted and any(found.forwarded for found in findings):
         findings = [found for found in findings if not found.forwarded]
@@ -117,8 +119,6 @@ def _decide(message_id: str, verdicts: Verdicts, rules: Rules) -> Decision:
             rule, reason = trusted
             override = "trusted_forwarder" if rule.startswith("policy.forwarder") else "local_policy"
             return Decision(Action.ACCEPT, reason, None, rule, override if _asks(verdicts.dmarc) else "")
-    if not findings:
-        return Decision(Action.ACCEPT, override=_override(verdicts.dmarc, Action.ACCEPT))
     worst = max(findings, key=lambda found: _HARSHNESS.index(found.action))  # the first of equals
     # RFC 7372 §3.4: one code when several checks failed.
     alike = [found for found in findings if found.action is worst.action]

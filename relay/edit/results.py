@@ -18,7 +18,7 @@ from functools import lru_cache
 from relay.address import domain_key
 from relay.lexical import Kind, Token, tokens, unfold
 from relay.message import Field
-from relay.verdict import ArcResult, ArcVerdict, DkimVerdict, DmarcVerdict, IprevVerdict, SpfVerdict, Verdicts
+from relay.verdict import ArcResult, Verdicts
 
 MAX_NAME = 2048  # octets in front of the first ";", folds and comments included
 MAX_WORDS = 32  # the same in words; the grammar has two
@@ -91,8 +91,7 @@ def results_value(verdicts: Verdicts | None, authserv_id: str, *, mail_from: str
     if verdicts is None:
         return f"{encode(authserv_id)}; none".encode()
     text = encode(authserv_id)
-    for words in _results(verdicts, mail_from, override):
-        result = _folded(words)
+    for result in _results(verdicts, mail_from, override):
         if len(text) + len(result) > MAX_FIELD:
             break
         text += f";\r\n\t{result}"
@@ -114,57 +113,39 @@ def _encoded(value: str) -> str:
     return value if _BARE.match(value) else _quoted(value)
 
 
-def _results(verdicts: Verdicts, mail_from: str, override: str) -> Iterator[list[str]]:
-    """The words of each result; the most telling first, those a stranger can make many of last."""
-    yield _dmarc(verdicts.dmarc, override)
-    if verdicts.spf.identity == "mailfrom":
-        yield _spf(verdicts.spf, "smtp.mailfrom", mail_from or verdicts.spf.domain)
-    yield _spf(verdicts.helo, "smtp.helo", verdicts.helo.domain)
-    yield _iprev(verdicts.iprev)
-    if verdicts.arc.result is not ArcResult.NONE:
-        yield _arc(verdicts.arc, verdicts.iprev)
+def _results(verdicts: Verdicts, mail_from: str, override: str) -> Iterator[str]:
+    """The results; the most telling first, those a stranger can make many of last."""
+    spf, helo, client, dmarc, arc = verdicts.spf, verdicts.helo, verdicts.iprev, verdicts.dmarc, verdicts.arc
+    policy = dmarc.disposition if dmarc.domain else ""
+    reason = "; ".join(text for text in (dmarc.problem, override) if text)
+    yield _known("dmarc", dmarc.result, reason, ("header.from", dmarc.author_domain), ("policy.dmarc", policy))
+    if spf.identity == "mailfrom":
+        sender = mail_from or spf.domain
+        if not sender.isascii():
+            # The local part stays out: a reader without RFC 6532 could not read the field.
+            sender = sender.rpartition("@")[2]
+        yield _known("spf", spf.result, spf.problem, ("smtp.mailfrom", sender))
+    yield _known("spf", helo.result, helo.problem, ("smtp.helo", helo.domain))
+    yield _known("iprev", client.result, client.problem, ("policy.iprev", str(client.ip)))
+    if arc.result is not ArcResult.NONE:
+        oldest = "" if arc.oldest_pass is None else str(arc.oldest_pass)
+        properties = ("header.oldest-pass", oldest), ("smtp.remote-ip", str(client.ip))
+        yield _result("arc", arc.result, arc.problem, *properties)
     if not verdicts.dkim:
-        yield ["dkim=none"]
-    for signature in verdicts.dkim[:MAX_SIGNATURES]:
-        yield _dkim(signature)
+        yield "dkim=none"
+    for one in verdicts.dkim[:MAX_SIGNATURES]:  # RFC 8601 §2.7.1, RFC 6008
+        signer = ("header.d", one.domain), ("header.i", one.identity), ("header.s", one.selector)
+        signature = ("header.a", one.algorithm), ("header.b", one.signature[:8])
+        yield _result("dkim", one.result, one.problem, *signer, *signature)
 
 
-def _spf(verdict: SpfVerdict, name: str, value: str) -> list[str]:
-    if name == "smtp.mailfrom" and not value.isascii():
-        value = value.rpartition("@")[2]  # the local part stays out: a reader without RFC 6532 could not read the field
-    return [f"spf={verdict.result}", *_reason(verdict.problem), *_property(name, value)]
+def _result(method: str, result: str, problem: str, *properties: tuple[str, str]) -> str:
+    """`method=result` and so on, folded. properties: names and foreign values; one without a value is left out."""
+    words = [f"{name}={encode(value)}" for name, value in properties if value]
+    return _folded([f"{method}={result}", *_reason(problem), *words])
 
 
-def _dkim(verdict: DkimVerdict) -> list[str]:
-    """RFC 8601 §2.7.1, RFC 6008."""
-    properties = (
-        ("header.d", verdict.domain),
-        ("header.i", verdict.identity),
-        ("header.s", verdict.selector),
-        ("header.a", verdict.algorithm),
-        ("header.b", verdict.signature[:8]),
-    )
-    words = [word for name, value in properties for word in _property(name, value)]
-    return [f"dkim={verdict.result}", *_reason(verdict.problem), *words]
-
-
-def _dmarc(verdict: DmarcVerdict, override: str) -> list[str]:
-    policy = [f"policy.dmarc={verdict.disposition}"] if verdict.domain else []
-    reason = "; ".join(text for text in (verdict.problem, override) if text)
-    return [f"dmarc={verdict.result}", *_reason(reason), *_property("header.from", verdict.author_domain), *policy]
-
-
-def _arc(verdict: ArcVerdict, client: IprevVerdict) -> list[str]:
-    oldest = [f"header.oldest-pass={verdict.oldest_pass}"] if verdict.oldest_pass is not None else []
-    return [f"arc={verdict.result}", *_reason(verdict.problem), *oldest, *_property("smtp.remote-ip", str(client.ip))]
-
-
-def _iprev(verdict: IprevVerdict) -> list[str]:
-    return [f"iprev={verdict.result}", *_reason(verdict.problem), *_property("policy.iprev", str(verdict.ip))]
-
-
-def _property(name: str, value: str) -> list[str]:
-    return [f"{name}={encode(value)}"] if value else []
+_known = lru_cache(1024)(_result)  # clients and authors come again and again; 2 MB at most
 
 
 def _reason(problem: str) -> list[str]:

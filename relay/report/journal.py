@@ -27,6 +27,7 @@ from relay.fact import Fact, Record
 from relay.jsonable import to_json
 
 EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.kept` made them
+CHECKED = "authenticate.checked"  # the event that has the same in brief
 FILE_NAME = "journal.db"  # in the data folder
 VERSION = 1  # of the schema, in PRAGMA user_version
 FLUSH = 1.0  # seconds that a fact waits for company
@@ -77,8 +78,10 @@ class Journal:
             raise ConfigError(Problem(str(self._path), "", f"the journal cannot be opened: {error}")) from error
 
     def record(self, fact: Fact) -> None:
-        """Keep `fact` if it is about a message or a session; of debug facts only the verdicts, which are long."""
-        if not fact.id or self._database is None or (fact.level == "debug" and fact.event != EXPLAINED):
+        """Keep `fact` if it is about a message or a session; of debug facts only the verdicts, which nobody needs twice."""
+        if not fact.id or self._database is None or fact.event == CHECKED:
+            return
+        if fact.level == "debug" and fact.event != EXPLAINED:
             return
         self._waiting.append((self._clock.time(), fact.id, fact.event, fact.level, to_json(fact.values).decode()))
         if self._timer is None:
