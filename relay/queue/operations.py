@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, select, update
 
 from relay.address import Address
 from relay.queue import rows
@@ -31,6 +31,7 @@ from relay.queue.statements import (
     done,
     execute_many,
     forget,
+    insert_all,
     lock,
     padded,
 )
@@ -69,8 +70,6 @@ class Lapsed:
 
 # --- a message comes in --------------------------------------------------------------------------
 
-_INSERT_MESSAGE, _INSERT_RECIPIENT, _INSERT_CONTENT = insert(message), insert(recipient), insert(content)
-
 
 def keep(connection: Connection, now: float, keeps: Sequence[Keep], claim: Claim) -> list[tuple[Delivery, ...]]:
     """Insert messages; for each, the deliveries it was born with."""
@@ -87,9 +86,9 @@ def keep(connection: Connection, now: float, keeps: Sequence[Keep], claim: Claim
                 row |= {"owner": claim.owner, "token": claim.token, "lease": now + claim.lease}
             recipients.append(row)
         born.append(_born(entry, [each for each in numbered if each.state is State.ACTIVE], claim.token, now))
-    connection.execute(_INSERT_MESSAGE, messages)
-    connection.execute(_INSERT_RECIPIENT, recipients)
-    connection.execute(_INSERT_CONTENT, contents)
+    insert_all(connection, message, messages)
+    insert_all(connection, recipient, recipients)
+    insert_all(connection, content, contents)
     return born
 
 
