@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay import __version__
 from relay.accept.listener import Listeners
@@ -46,7 +46,9 @@ from relay.submission import Submission
 from relay.supervisor import Workers
 from relay.watch import totals
 from relay.watch.metrics import Metrics
-from relay.watch.web import Web
+
+if TYPE_CHECKING:
+    from relay.watch.web import Web
 
 _PROBE = 2.0  # seconds that a start or reload waits to hear what next hops take
 # What is opened once: a reload that changes it is refused.
@@ -120,7 +122,11 @@ class App:
         self._queueing = Queueing(config, lambda: self._now, clock, self.record, part)
         self._now = self._build(config, _read_recipients(config))
         self._listeners = self._make_listeners(config)
-        self._web = Web(self._expose, self._parts, config.hostname)
+        self._web: Web | None = None
+        if part.oversees:
+            from relay.watch.web import Web  # with aiohttp: a fifth of the start, which workers do without
+
+            self._web = Web(self._expose, self._parts, config.hostname)
 
     def record(self, fact: Fact) -> None:
         """Where every fact goes."""
@@ -146,7 +152,7 @@ class App:
                 await self._inbox.open()
             await self._journal.open()
             await self._queueing.open()
-            web_port = await self._web.start(config.web.host, config.web.port) if self._part.oversees else 0
+            web_port = await self._web.start(config.web.host, config.web.port) if self._web else 0
             await self._now.probe()
             await self._queueing.start()
             await self._listeners.start()
@@ -205,7 +211,8 @@ class App:
         await self._queueing.close()
         await self._resolver.close()
         await self._inbox.close()
-        await self._web.stop()
+        if self._web is not None:
+            await self._web.stop()
         if self._part.oversees:
             self.record(Fact("app.stopped"))
         await self._journal.close()

@@ -50,26 +50,29 @@ class Memory:
             os.ftruncate(self.descriptor, first + Table.size(windows, WINDOWS))
             os.pwrite(self.descriptor, secrets.token_bytes(KEY), 0)
         self._map = mmap.mmap(self.descriptor, 0)
-        self._gauges = memoryview(self._map)[KEY:gauges].cast("q")
+        columns = memoryview(self._map)[KEY:gauges].cast("q")
+        self._gauges = [columns[gauge * count : (gauge + 1) * count] for gauge in Gauge]
         self.addresses = Table(self._map, self.descriptor, gauges, addresses, ADDRESSES, sum)
         self.windows = Table(self._map, self.descriptor, first, windows, WINDOWS, lambda values: float(values[1]))
 
     def add(self, number: int, gauge: Gauge, change: int) -> int:
         """Add to the worker's own; returned is the total."""
-        self._gauges[len(Gauge) * (number - 1) + gauge] += change
-        return self.total(gauge)
+        columns = self._gauges[gauge]
+        columns[number - 1] += change
+        return sum(columns)
 
     def total(self, gauge: Gauge) -> int:
-        return sum(self._gauges[gauge :: len(Gauge)])
+        return sum(self._gauges[gauge])
 
     def clear(self, number: int) -> None:
         """The worker has ended, and with it all that it had open."""
-        for gauge in Gauge:
-            self._gauges[len(Gauge) * (number - 1) + gauge] = 0
+        for columns in self._gauges:
+            columns[number - 1] = 0
         self.addresses.clear(number - 1)
 
     def close(self) -> None:
-        self._gauges.release()
+        for columns in self._gauges:
+            columns.release()
         self.addresses.release()
         self.windows.release()
         self._map.close()

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -40,6 +39,7 @@ class Worker:
         self._telling.send = self.link.tell
         self._stopping = asyncio.Event()
         self._number, self._count = 0, 1
+        self._least = logs.LEVELS["debug"]  # what is logged
         self._app: App | None = None
         self._early: list[Note] | None = []  # what came before there is anybody to hear it
         self._prepared: Prepared | None = None
@@ -67,13 +67,13 @@ class Worker:
             case Commit() if self._prepared is not None:
                 prepared, self._prepared = self._prepared, None
                 await self._began().commit(prepared)
-                _configure(prepared.config)
+                self._configure(prepared.config)
             case Abandon():
                 await self._abandon()
         return None
 
     async def _begin(self, config: Config, number: int, memory: Memory) -> Ready:
-        _configure(config)
+        self._configure(config)
         self._number, self._count = number, memory.count
         part = Part(True, False, number, memory.count, self._telling, memory)
         app = App(share(config, number, memory.count), SystemClock(), self._log, part)
@@ -104,7 +104,12 @@ class Worker:
                 self.stop()
 
     def _log(self, fact: Fact) -> None:
-        logs.log(replace(fact, values={**fact.values, "worker": self._number}))
+        if logs.LEVELS[fact.level] >= self._least:  # most are below it
+            logs.log(Fact(fact.event, fact.id, {**fact.values, "worker": self._number}, fact.level))
+
+    def _configure(self, config: Config) -> None:
+        self._least = logs.LEVELS[config.log.level]
+        logs.configure(config.log.level, config.log.format)
 
 
 async def _run(connection: socket.socket) -> None:
@@ -115,10 +120,6 @@ async def _run(connection: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
     await worker.run(connection)
-
-
-def _configure(config: Config) -> None:
-    logs.configure(config.log.level, config.log.format)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AF_UNSPEC, SHUT_RDWR, SOCK_STREAM, socket
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import aiohappyeyeballs
 import aiosmtplib
@@ -26,11 +26,13 @@ from relay.clock import Clock
 from relay.config.hop import Hop, HopKind, HopTls, Identify
 from relay.config.models import Timeout
 from relay.envelope import Client
-from relay.forward import oauth
 from relay.forward.connection import Connection
 from relay.forward.identify import check_offered, proxy_header
 from relay.forward.replies import HopReply
 from relay.forward.trouble import Fault, Phase, Trouble, refusal
+
+if TYPE_CHECKING:
+    from relay.forward import oauth
 
 _HAPPY_EYEBALLS = 0.25  # seconds, RFC 8305 §5
 _VERIFIED = (HopTls.REQUIRED, HopTls.IMPLICIT)
@@ -156,6 +158,8 @@ class Connector:
             if self.hop.tls not in _VERIFIED and not ip_address(peer).is_loopback:
                 raise Trouble(Phase.AUTH, Fault.SETTINGS, "a login needs tls required or implicit")
             if self.tokens is not None:
+                from relay.forward import oauth  # who has tokens has imported it
+
                 await oauth.log_in(client, self.tokens, username, (host, self.hop.port))
             elif "plain" in client.server_auth_methods:
                 await client.auth_plain(username, self.password)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from relay.address import Address
 from relay.capabilities import EVERYTHING, Capabilities
@@ -25,12 +25,14 @@ from relay.forward.connect import Connector
 from relay.forward.connection import Connection
 from relay.forward.dialogue import Dialogue
 from relay.forward.identify import introduce
-from relay.forward.oauth import Tokens
 from relay.forward.pool import Pool
 from relay.forward.transaction import Transaction, inquire
 from relay.forward.trouble import Fault, Phase, Trouble, Verdict, judge, row_for
 from relay.message import Message
 from relay.outcome import Outcome, Result
+
+if TYPE_CHECKING:
+    from relay.forward.oauth import Tokens
 
 T = TypeVar("T")
 
@@ -53,7 +55,11 @@ class SmtpHop:
     def __init__(self, name: str, hop: Hop, timeout: Timeout, hostname: str, clock: Clock, record: Record) -> None:
         self._name, self._hop, self._timeout, self._clock, self._record = name, hop, timeout, clock, record
         self._ehlo = hop.ehlo or hostname
-        self._tokens = Tokens(name, hop.oauth2, timeout.auth, clock, record) if hop.oauth2 else None
+        self._tokens: Tokens | None = None
+        if hop.oauth2:
+            from relay.forward.oauth import Tokens  # and aiohttp, which takes long to import
+
+            self._tokens = Tokens(name, hop.oauth2, timeout.auth, clock, record)
         context, password = _context(name, hop), _password(name, hop)
         self._connector = Connector(hop, timeout, hostname, context, password, self._tokens, clock)
         self._pool = Pool(hop, timeout, clock, self._open)
