@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -22,7 +21,6 @@ from relay.clock import SystemClock
 from relay.config.models import Config
 from relay.config.share import share
 from relay.errors import RelayError
-from relay.fact import Fact
 from relay.link import Link
 from relay.orders import Abandon, Begin, Commit, Count, Drain, Prepare, Ready
 from relay.part import Part
@@ -67,16 +65,16 @@ class Worker:
             case Commit() if self._prepared is not None:
                 prepared, self._prepared = self._prepared, None
                 await self._began().commit(prepared)
-                _configure(prepared.config)
+                self._configure(prepared.config)
             case Abandon():
                 await self._abandon()
         return None
 
     async def _begin(self, config: Config, number: int, memory: Memory) -> Ready:
-        _configure(config)
         self._number, self._count = number, memory.count
+        self._configure(config)
         part = Part(True, False, number, memory.count, self._telling, memory)
-        app = App(share(config, number, memory.count), SystemClock(), self._log, part)
+        app = App(share(config, number, memory.count), SystemClock(), logs.log, part)
         early, self._early = self._early or [], None
         for note in early:
             self._telling.hear(note)
@@ -103,8 +101,8 @@ class Worker:
             case Drain():
                 self.stop()
 
-    def _log(self, fact: Fact) -> None:
-        logs.log(replace(fact, values={**fact.values, "worker": self._number}))
+    def _configure(self, config: Config) -> None:
+        logs.configure(config.log.level, config.log.format, worker=self._number)
 
 
 async def _run(connection: socket.socket) -> None:
@@ -115,10 +113,6 @@ async def _run(connection: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
     await worker.run(connection)
-
-
-def _configure(config: Config) -> None:
-    logs.configure(config.log.level, config.log.format)
 
 
 def main(arguments: Sequence[str]) -> None:
