@@ -21,7 +21,6 @@ from relay.clock import SystemClock
 from relay.config.models import Config
 from relay.config.share import share
 from relay.errors import RelayError
-from relay.fact import Fact
 from relay.link import Link
 from relay.orders import Abandon, Begin, Commit, Count, Drain, Prepare, Ready
 from relay.part import Part
@@ -39,7 +38,6 @@ class Worker:
         self._telling.send = self.link.tell
         self._stopping = asyncio.Event()
         self._number, self._count = 0, 1
-        self._least = logs.LEVELS["debug"]  # what is logged
         self._app: App | None = None
         self._early: list[Note] | None = []  # what came before there is anybody to hear it
         self._prepared: Prepared | None = None
@@ -73,10 +71,10 @@ class Worker:
         return None
 
     async def _begin(self, config: Config, number: int, memory: Memory) -> Ready:
-        self._configure(config)
         self._number, self._count = number, memory.count
+        self._configure(config)
         part = Part(True, False, number, memory.count, self._telling, memory)
-        app = App(share(config, number, memory.count), SystemClock(), self._log, part)
+        app = App(share(config, number, memory.count), SystemClock(), logs.log, part)
         early, self._early = self._early or [], None
         for note in early:
             self._telling.hear(note)
@@ -103,13 +101,8 @@ class Worker:
             case Drain():
                 self.stop()
 
-    def _log(self, fact: Fact) -> None:
-        if logs.LEVELS[fact.level] >= self._least:  # most are below it
-            logs.log(Fact(fact.event, fact.id, {**fact.values, "worker": self._number}, fact.level))
-
     def _configure(self, config: Config) -> None:
-        self._least = logs.LEVELS[config.log.level]
-        logs.configure(config.log.level, config.log.format)
+        logs.configure(config.log.level, config.log.format, worker=self._number)
 
 
 async def _run(connection: socket.socket) -> None:

@@ -6,7 +6,6 @@ What libraries say through `logging` from WARNING on comes out as facts too.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -19,16 +18,19 @@ import structlog
 
 from relay.clock import SystemClock
 from relay.fact import Fact
-from relay.watch.escape import quote
+from relay.jsonable import to_ascii, to_json
+from relay.watch.escape import quote, quote_text
 
-_write = json.JSONEncoder(default=str).encode  # ASCII only: what is not printable is \\u…
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LEVELS = ("debug", "info", "warning", "error")
 
 
-def configure(level: str, format: str, stream: BinaryIO | None = None) -> None:
-    """level: debug | info | warning | error. format: text | json. stream: standard error if None."""
+def configure(level: str, format: str, stream: BinaryIO | None = None, worker: int | None = None) -> None:
+    """level: one of debug, info, warning, error. format: text or json. stream: standard error if None.
+
+    worker: the number that every line ends with, if it is not None.
+    """
     global _logger
-    _logger = _make_logger(level, format, stream)
+    _logger = _make_logger(level, format, stream, worker)
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _FromLibraries)]:
         root.removeHandler(old)
@@ -40,10 +42,10 @@ def configure(level: str, format: str, stream: BinaryIO | None = None) -> None:
 
 def log(fact: Fact) -> None:
     """Write the fact's line. Never raises: a full disk or a closed pipe behind the log must not stop mail."""
-    if LEVELS.get(fact.level, logging.ERROR) < _logger.level:
+    if fact.level in _logger.unheard:
         return
     try:
-        _logger.write(_logger.line(_stamp(_clock.time()), fact).encode())
+        _logger.write(_logger.line(_stamp(_clock.time()), fact, _logger.worker))
     except (OSError, ValueError):  # ValueError: the stream is closed
         return
 
@@ -60,14 +62,17 @@ class _FromLibraries(logging.Handler):
 class _Logger:
     """Of structlog only what writes: its processors and bound loggers cost more than all else of a line."""
 
-    level: int
-    line: Callable[[str, Fact], str]
+    unheard: frozenset[str]  # levels
+    line: Callable[[str, Fact, int | None], bytes]
+    worker: int | None
     write: Callable[[bytes], None]
 
 
-def _make_logger(level: str, format: str, stream: BinaryIO | None) -> _Logger:
-    output = structlog.BytesLogger(stream or sys.stderr.buffer)
-    return _Logger(LEVELS[level], _json if format == "json" else _text, output.msg)
+def _make_logger(level: str, format: str, stream: BinaryIO | None, worker: int | None = None) -> _Logger:
+    unheard = frozenset(_LEVELS[: _LEVELS.index(level)])
+    return _Logger(
+        unheard, _json if format == "json" else _text, worker, structlog.BytesLogger(stream or sys.stderr.buffer).msg
+    )
 
 
 def _stamp(time: float) -> str:
@@ -81,16 +86,25 @@ def _second(time: int) -> str:
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _text(time: str, fact: Fact) -> str:
+def _text(time: str, fact: Fact, worker: int | None) -> bytes:
     """`TIME LEVEL EVENT id=… key=value …`; a value that is not one plain word is a JSON string."""
-    about = f" id={quote(fact.id)}" if fact.id else ""
-    values = "".join([f" {key}={quote(value)}" for key, value in fact.values.items()])
-    return f"{time} {fact.level} {fact.event}{about}{values}"
+    words = [time, fact.level, fact.event]
+    if fact.id:
+        words.append(f"id={quote_text(fact.id)}")
+    for key, value in fact.values.items():
+        words.append(f"{key}={quote_text(value) if type(value) is str else quote(value)}")
+    if worker is not None:
+        words.append(f"worker={worker}")
+    return " ".join(words).encode()
 
 
-def _json(time: str, fact: Fact) -> str:
+def _json(time: str, fact: Fact, worker: int | None) -> bytes:
     values = {"time": time, "level": fact.level, "event": fact.event, "id": fact.id, **fact.values}
-    return _write(values).replace("\x7f", "\\u007f")  # JSON lets DEL stand
+    if worker is not None:
+        values["worker"] = worker
+    line = to_json(values)
+    # JSON lets stand what is not printable: DEL, and much beyond ASCII.
+    return line if line.isascii() and b"\x7f" not in line else to_ascii(values).replace(b"\x7f", b"\\u007f")
 
 
 _clock = SystemClock()
