@@ -187,12 +187,14 @@ class Channel(aiosmtpd.SMTP):
     # --- lines in, replies out -----------------------------------------------------------------
 
     def take_line(self) -> bytes | None:
-        """The next line without its CRLF, if all of it is among the octets that have come.
+        """The next line without its CRLF, if it has come.
 
         A line that is faulty already (a bare LF in it, or too long) is given at once, and what
         follows of it up to its CRLF is thrown away: LF never ends a command.
         """
         buffer = self._buffer
+        if not buffer:
+            return None
         if self._skipped < 0 and buffer[0] in _NOT_A_VERB:
             raise HangUp(replies.NOT_SMTP, "not SMTP")
         while (end := buffer.find(b"\r\n")) >= 0:
@@ -221,9 +223,8 @@ class Channel(aiosmtpd.SMTP):
         `seconds` are for the whole line: octets that drip in do not buy more time.
         """
         until = 0.0
-        while (line := self.take_line() if self._buffer else None) is None:
-            if self._replies or self._is_writing_paused:
-                await self.flush()
+        while (line := self.take_line()) is None:
+            await self.flush()
             if self._is_at_end:
                 return None
             now = self.loop.time()
