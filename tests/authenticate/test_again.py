@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -46,10 +46,8 @@ class Counted:
     async def __call__(self, names: tuple[str, ...], resolver: Questions) -> int:
         self.times += 1
         for name in names:
-            try:
+            with suppress(NoSuchName, DnsTrouble):
                 await resolver.txt(name)
-            except (NoSuchName, DnsTrouble):
-                pass
         return self.times
 
 
