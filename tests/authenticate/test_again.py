@@ -122,7 +122,7 @@ async def test_the_results_of_a_message_are_not_changed_by_those_after_it() -> N
 async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEPT", 2)
     check, clock = Counted(), JumpingClock()
-    zone = {f"{n}.example.org": [{"TXT": "x"}] for n in range(3)} | {"long.example.org": [{"TXT": "x" * 5000}]}
+    zone = {f"{n}.example.org": [{"TXT": "x"}] for n in range(3)} | {"long.example.org": [{"TXT": "x" * 9000}]}
     async with dns(zone, clock) as (_, resolver):
 
         async def times(name: str) -> int:
