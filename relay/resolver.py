@@ -12,6 +12,7 @@ import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, cast
 
@@ -62,8 +63,8 @@ class Questions(ABC):
         return cast(list[Tlsa], await self._records("TLSA", name))
 
     async def _records(self, kind: str, name: str) -> list[object]:
-        question = Question(kind, name.removesuffix(".").lower())
-        if not askable(question.name):
+        question = _question(kind, name)
+        if question is None:
             raise NoSuchName(f"what was asked for {kind} can be no name")
         answer = await self._ask(question)
         if answer.error is not None:
@@ -73,6 +74,13 @@ class Questions(ABC):
     @abstractmethod
     async def _ask(self, question: Question) -> Answer:
         """The answer to a question that may be asked; errors are in it, not raised."""
+
+
+@lru_cache(4096)  # names come again and again; 3 MB at most
+def _question(kind: str, name: str) -> Question | None:
+    """None for what can be no name."""
+    question = Question(kind, name.removesuffix(".").lower())
+    return question if askable(question.name) else None
 
 
 def askable(name: str) -> bool:

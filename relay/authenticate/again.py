@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from relay.resolver import Asked, Budget
 
-MAX_KEPT = 1024
-MAX_OCTETS = 4096  # of the answers behind one result; it quotes them
+MAX_KEPT = 512  # results; with traces as long as they can be made, 40 MB in all
+MAX_OCTETS = 8192  # of the DNS answers behind one, as the cache weighs them; most have half of that
 
 T = TypeVar("T")
 

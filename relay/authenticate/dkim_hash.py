@@ -72,16 +72,15 @@ class Header:
     def digest(self, signature: MessageSignature) -> bytes:
         """SHA-256 over the fields of h= and the signature field itself."""
         form = signature.header_form
-        left: dict[bytes, int] = {}
+        left: dict[bytes, list[bytes]] = {}
         chosen: list[bytes] = []
         for name in signature.names:
             if name not in self._named:
                 continue
-            fields = self._fields(form, name)
-            at = left.get(name, len(fields)) - 1  # RFC 6376 §5.4.2: from the bottom up
-            if at >= 0:
-                chosen.append(fields[at])
-                left[name] = at
+            if name not in left:
+                left[name] = self._fields(form, name).copy()
+            if left[name]:
+                chosen.append(left[name].pop())  # RFC 6376 §5.4.2: from the bottom up
         chosen.append(_FIELD_FORMS[form](without_value(signature.field.raw)))
         hashed = sha256()
         hashed.update(b"".join(chosen))

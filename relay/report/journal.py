@@ -78,7 +78,7 @@ class Journal:
             raise ConfigError(Problem(str(self._path), "", f"the journal cannot be opened: {error}")) from error
 
     def record(self, fact: Fact) -> None:
-        """Keep `fact` if it is about a message or a session; of debug facts only the verdicts, which nobody needs twice."""
+        """Keep `fact` if it is about a message or a session: the verdicts in full only, no other debug facts."""
         if not fact.id or self._database is None or fact.event == CHECKED:
             return
         if fact.level == "debug" and fact.event != EXPLAINED:
