@@ -42,6 +42,7 @@ dead. On PostgreSQL many relays share the tables; leases run by the clock of the
 THE PARTS, in the order of a message's way: `states` and `entry` (words), `schema` and `rows` (tables), `operations`,
 `reports`, `reading` and `selection` (all SQL, of the pieces in `statements`), `engine` (what runs it), `sqlite` and
 `postgres` (engines), `lock` and `disk` (of the file), `group_commit`, `store` (all of it, for its users), `schedule`
-and `destination` (pure: when, and how many at once), `spool` (how much at once), `worker` and `attempt`, `bounce` and
-`delivery_status` (pure: the report's text) and `reporter`, `control` and `commands` (an operator's).
+and `destination` (pure: when, and how many at once), `spool` (how much at once), `burst` (new mail first), `worker` and
+`attempt`, `bounce` and `delivery_status` (pure: the report's text) and `reporter`, `control` and `commands` (an
+operator's).
 """

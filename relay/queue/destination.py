@@ -146,6 +146,11 @@ class Destinations(Generic[T]):
     def active(self) -> int:
         return sum(destination.active for destination in self._by_name.values())
 
+    @property
+    def new(self) -> int:
+        """What waits where it was born, of all hops."""
+        return sum(len(destination.new) for destination in self._by_name.values())
+
     def begin(self, now: float, connections: Mapping[str, int]) -> T | None:
         """Begin the attempt whose turn it is; None if there is no room, or nothing to do."""
         if self.active >= self._at_once:

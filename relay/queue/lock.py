@@ -1,18 +1,22 @@
 """One relay at a time for a queue in a file: `flock` on a file beside it, which the kernel drops with its processes.
 
 Workers inherit the descriptor: where their supervisor died, the lock is theirs until the last of them has ended.
+They take turns at writing, by `flock` on the folder of the file.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from relay.errors import ConfigError, Problem
 
 FILE_NAME = "queue.lock"  # in the data folder
+POLL = 0.001  # seconds between two looks at whose turn it is
 
 
 class Lock:
@@ -74,3 +78,38 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class Turn:
+    """A context manager, for a thread that may wait: only one process at a time is in it.
+
+    SQLite has a lock of its own and needs no other; but it looks at that after up to 100 ms, when the commit that it
+    waited for has long ended. So nothing is wrong where there is no turn to be had: not in `patience` seconds, or
+    without a folder.
+    """
+
+    def __init__(self, folder: Path, patience: float) -> None:
+        self._folder, self._patience = folder, patience
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> None:
+        with suppress(OSError):
+            if self._descriptor is None:
+                self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            for _ in range(round(self._patience / POLL)):
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    time.sleep(POLL)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)

@@ -108,10 +108,11 @@ def _born(entry: Entry, active: Iterable[Recipient], token: str, now: float) -> 
 
 
 def _narrowed(entry: Entry, recipients: Sequence[Recipient]) -> Queued:
-    """The message as `Queued`, with some of its recipients."""
-    addresses = [one.address for one in recipients]
-    notify = {address: found for address, found in entry.envelope.notify.items() if address in addresses}
-    envelope = replace(entry.envelope, recipients=addresses, notify=notify)
+    """The message as `Queued`, with some of its recipients, or all of them."""
+    addresses, envelope = [one.address for one in recipients], entry.envelope
+    if addresses != envelope.recipients:
+        notify = {address: found for address, found in envelope.notify.items() if address in addresses}
+        envelope = replace(envelope, recipients=addresses, notify=notify)
     return Queued(envelope, entry.message.size, entry.arrived, entry.is_reportable, tuple(recipients))
 
 

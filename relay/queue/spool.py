@@ -26,6 +26,11 @@ class Spool:
     def taken(self) -> int:
         return self._total
 
+    @property
+    def is_filling(self) -> bool:
+        """Half of the room for new mail is taken."""
+        return self._total > self._room * SHARE_OF_NEW / 2
+
     def try_take(self, hop: str, size: int) -> bool:
         """Room for new mail, at once or not at all."""
         if hop in self._waiting or not self._fits(hop, size, SHARE_OF_NEW):

@@ -23,6 +23,7 @@ from relay.clock import Clock
 from relay.errors import ConfigError, Problem
 from relay.queue.disk import Reserve
 from relay.queue.engine import NoRoom, NotKept, Operation, Unavailable
+from relay.queue.lock import Turn
 from relay.queue.migrate import migrate
 
 FILE_NAME = "queue.db"  # in the data folder
@@ -48,6 +49,7 @@ class SqliteEngine:
         self.path = path
         self._clock = clock
         self._reserve = Reserve(path.with_suffix(".reserve"))
+        self._turn = Turn(path.parent, BUSY)
         self._tidies_at = 0.0  # on the monotonic clock
         self._writer = _Side(path, "BEGIN IMMEDIATE", "queue-writer", self._prepare)
         self._reader = _Side(path, "BEGIN", "queue-reader", self._only_read)
@@ -63,10 +65,11 @@ class SqliteEngine:
     async def close(self) -> None:
         await self._reader.close()  # first: the last connection to go folds the WAL into the file
         await self._writer.close()
+        self._turn.close()
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         def work(connection: Connection) -> list[Any]:
-            with connection.begin():
+            with self._turn, connection.begin():
                 now = self._clock.time()
                 return [operation(connection, now) for operation in operations]
 

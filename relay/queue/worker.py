@@ -2,7 +2,8 @@
 
 One loop claims, for all hops; each attempt is a task. A new message whose hop is up need not be read back: it is
 claimed in the commit that keeps it, and goes out from memory, which halves the work. What waits there is bounded
-(`spool.py`, `destination.py`); the rest waits in the database alone, and takes turns with it.
+(`spool.py`, `destination.py`); the rest waits in the database alone, and takes turns with it. In a burst no attempt
+begins (`burst.py`), unless half of what may wait in memory does.
 
 A message that ended two relays is a suspect. Suspects are tried one at a time, so that no innocent neighbour is
 held for what the other does.
@@ -25,7 +26,8 @@ from relay.fact import Fact, Record
 from relay.message import CHUNK, Message
 from relay.outcome import NextHop, Outcome
 from relay.queue.attempt import Attempts
-from relay.queue.destination import CONNECTIONS, Change, Destination, Destinations
+from relay.queue.burst import Burst
+from relay.queue.destination import CONNECTIONS, NEW, Change, Destination, Destinations
 from relay.queue.engine import NotKept
 from relay.queue.entry import Delivery, Entry, Selection
 from relay.queue.schedule import Schedule
@@ -69,6 +71,7 @@ class Worker:
         self._suspicious: set[str] = set()  # hops where the next one may be a suspect
         self._seen: dict[str, NextHop] = {}  # the hops, when it was last looked
         self._unknown: set[str] = set()
+        self._burst = Burst(self._begin)
         self._look_at = self._expire_at = 0.0  # monotonic: when to ask the database again
         self._drift = clock.time() - clock.monotonic()
         self._awake = asyncio.Event()
@@ -87,6 +90,7 @@ class Worker:
         seconds: for the database, should it be in trouble. Deliveries behind their final dot are waited for.
         """
         self._is_stopping = True
+        self._burst.close()
         self._attempts.stop(seconds)
         self._awake.set()
         if self._loop is not None:
@@ -129,12 +133,14 @@ class Worker:
         born = {hop for hop in due - later if self._may_be_born(hop) and self._spool.try_take(hop, size)}
         for hop in born:
             self._destinations[hop].coming += 1
+        self._burst.begin_message()
         deliveries: Sequence[Delivery] = ()
         try:
             deliveries = await self._store.keep(entry, until, claim=born)
         except NotKept as trouble:
             return trouble.reply
         finally:
+            self._burst.end_message()
             for hop in born:
                 self._destinations[hop].coming -= 1
             for hop in born.difference(one.hop for one in deliveries):
@@ -305,6 +311,8 @@ class Worker:
 
     def _begin(self) -> None:
         """Begin what there is room for."""
+        if self._burst.is_first and self._destinations.new < NEW // 2 and not self._spool.is_filling:
+            return
         now, limits = self._clock.monotonic(), self._limits()
         while not self._is_stopping and (turn := self._destinations.begin(now, limits)) is not None:
             self._spawn(self._attempt(turn))

@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from relay.errors import ConfigError
-from relay.queue.lock import Lock
+from relay.queue.lock import Lock, Turn
 
 HOLD = """
 import sys
+import threading
 from pathlib import Path
 from relay.queue.lock import Lock
 Lock(Path(sys.argv[1])).acquire()
@@ -60,3 +62,33 @@ def test_a_lock_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     with pytest.raises(ConfigError, match="cannot be locked"):
         Lock(tmp_path / "data" / "queue.lock").acquire()
+
+
+def test_processes_take_turns(tmp_path: Path) -> None:
+    first, second, order = Turn(tmp_path, 30.0), Turn(tmp_path, 30.0), list[str]()
+    waits = threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        with second:
+            order.append("second")
+
+    with first:
+        thread = threading.Thread(target=wait)
+        thread.start()
+        waits.wait()
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    first.close()
+    second.close()
+
+
+def test_a_turn_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    frozen, other = Turn(tmp_path, 30.0), Turn(tmp_path, 0.01)
+    with frozen, other:
+        pass
+    with Turn(tmp_path / "gone", 30.0):
+        pass
+    frozen.close()
+    other.close()

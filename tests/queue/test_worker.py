@@ -19,6 +19,7 @@ from relay.envelope import Client, Envelope, new_id
 from relay.fact import Fact
 from relay.message import Message
 from relay.outcome import NextHop, Outcome
+from relay.queue.burst import CROWD
 from relay.queue.engine import Unavailable
 from relay.queue.entry import Delivery, Depth, Entry, Recipient, Settlement
 from relay.queue.schedule import Schedule
@@ -495,6 +496,13 @@ async def test_new_mail_does_not_starve_what_waits(make: Callable[..., Bench]) -
 
     await asyncio.wait_for(newcomers(), PATIENCE)
     await bench.until()
+
+
+async def test_a_burst_is_taken_in_first_and_then_sent(bench: Bench) -> None:
+    ids = await asyncio.gather(*(bench.keep() for _ in range(5 * CROWD)))
+    assert bench.hop.sent == []
+    await bench.until()
+    assert {one.id for one in bench.hop.sent} == set(ids)
 
 
 async def test_small_messages_that_waited_are_read_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
