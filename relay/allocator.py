@@ -1,8 +1,9 @@
-"""What the C library's allocator is told before the relay begins."""
+"""What the C library's allocator is told before the relay begins, and the garbage collector when it has."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
 
@@ -17,3 +18,14 @@ def keep_large_blocks_apart() -> None:
     allocator = ctypes.CDLL(None)
     if hasattr(allocator, "mallopt"):  # musl has none, and needs none
         allocator.mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
+
+
+def set_aside_what_stays() -> None:
+    """Spare the garbage collector what a start or a reload has made: modules, classes, the configuration.
+
+    It looked through these 100,000 objects every few thousand messages, and nobody was served for 70 ms. What a
+    reload leaves behind in a circle is found at the next.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

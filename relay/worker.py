@@ -15,7 +15,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from relay.allocator import keep_large_blocks_apart
+from relay.allocator import keep_large_blocks_apart, set_aside_what_stays
 from relay.app import App, Prepared
 from relay.clock import SystemClock
 from relay.config.models import Config
@@ -65,6 +65,7 @@ class Worker:
             case Commit() if self._prepared is not None:
                 prepared, self._prepared = self._prepared, None
                 await self._began().commit(prepared)
+                set_aside_what_stays()
                 self._configure(prepared.config)
             case Abandon():
                 await self._abandon()
@@ -79,6 +80,7 @@ class Worker:
         for note in early:
             self._telling.hear(note)
         await app.start()
+        set_aside_what_stays()
         self._app = app
         return Ready(app.owner)
 

@@ -62,6 +62,7 @@ def run_until_signal(loaded: Loaded, again: Callable[[], Loaded] | None = None) 
 
 
 async def _serve(loaded: Loaded, again: Callable[[], Loaded] | None) -> None:
+    from relay.allocator import set_aside_what_stays
     from relay.app import App
     from relay.clock import SystemClock
     from relay.config.share import count_of
@@ -85,6 +86,7 @@ async def _serve(loaded: Loaded, again: Callable[[], Loaded] | None) -> None:
     app = App(loaded.config, clock, logs.log, part)
     notify = Notify(os.environ, clock, app.record)
     await app.start()
+    set_aside_what_stays()
     notify.ready()
     alive = asyncio.create_task(notify.keepalive())
     reloading = asyncio.create_task(_reload(app, hang_up, again, notify)) if again else None
@@ -101,6 +103,8 @@ async def _serve(loaded: Loaded, again: Callable[[], Loaded] | None) -> None:
 
 async def _reload(app: App, hang_up: asyncio.Event, again: Callable[[], Loaded], notify: Notify) -> None:
     """One reload after the other; SIGHUPs that come during one are one more."""
+    from relay.allocator import set_aside_what_stays
+
     while await hang_up.wait():
         hang_up.clear()
         notify.reloading()
@@ -108,6 +112,7 @@ async def _reload(app: App, hang_up: asyncio.Event, again: Callable[[], Loaded],
         try:
             loaded = await asyncio.to_thread(again)
             await app.reload(loaded.config)
+            set_aside_what_stays()
             _configure(loaded)
             status = "taking mail"
         except ConfigError as error:
