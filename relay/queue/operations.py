@@ -118,7 +118,10 @@ def _narrowed(entry: Entry, recipients: Sequence[Recipient]) -> Queued:
 
 # --- an attempt is claimed -----------------------------------------------------------------------
 
-_IS_WAITING, _IS_DUE, _IS_EXPIRED = is_state(State.WAITING), recipient.c.due <= NOW, recipient.c.expires <= NOW
+ANY_CRASHES = 2**31 - 1  # more than there will be
+
+_IS_WAITING, _IS_EXPIRED = is_state(State.WAITING), recipient.c.expires <= NOW
+_IS_DUE = (recipient.c.due <= NOW) & (recipient.c.crashes < bindparam("below"))
 _FIRST = select(recipient.c.message).where(_IS_WAITING).limit(LIMIT)
 _FIRST_DUE = _FIRST.where(recipient.c.hop == HOP, _IS_DUE).order_by(recipient.c.due)
 _FIRST_EXPIRED = _FIRST.where(_IS_EXPIRED).order_by(recipient.c.expires)
@@ -142,9 +145,14 @@ _CLAIM = (
 )
 
 
-def claim_due(connection: Connection, now: float, hop: str, limit: int, claim: Claim) -> tuple[Delivery, ...]:
-    """At most `limit` messages with recipients that are due at `hop`, the oldest due first, with all of those."""
-    return _claim(connection, _FIRST_DUE, _DUE, {"hop": hop, "now": now}, limit, claim)
+def claim_due(
+    connection: Connection, now: float, hop: str, limit: int, below: int, claim: Claim
+) -> tuple[Delivery, ...]:
+    """At most `limit` messages with recipients that are due at `hop`, the oldest due first, with all of those.
+
+    below: only recipients with fewer crashes.
+    """
+    return _claim(connection, _FIRST_DUE, _DUE, {"hop": hop, "now": now, "below": below}, limit, claim)
 
 
 def claim_expired(connection: Connection, now: float, limit: int, claim: Claim) -> tuple[Delivery, ...]:

@@ -22,7 +22,7 @@ from relay.queue.disk import Disk
 from relay.queue.engine import CommitUnknown, Engine, NoRoom, NotKept, Operation, Unavailable
 from relay.queue.entry import EVERYTHING, Delivery, Depth, Entry, Moved, Queued, Selection, Settlement
 from relay.queue.group_commit import GroupCommit, Settle, Work
-from relay.queue.operations import Claim, Keep, Lapsed, bind
+from relay.queue.operations import ANY_CRASHES, Claim, Keep, Lapsed, bind
 from relay.queue.statements import Key
 from relay.queue.states import Move
 
@@ -130,9 +130,12 @@ class Store:
             raise
         return deliveries
 
-    async def claim(self, hop: str, limit: int) -> tuple[Delivery, ...]:
-        """At most `limit` messages with recipients that are due at `hop`, the oldest due first. Raises NotKept."""
-        return await self._claim(operations.claim_due, hop, limit)
+    async def claim(self, hop: str, limit: int, below: int = ANY_CRASHES) -> tuple[Delivery, ...]:
+        """At most `limit` messages with recipients that are due at `hop`, the oldest due first. Raises NotKept.
+
+        below: only recipients with fewer crashes.
+        """
+        return await self._claim(operations.claim_due, hop, limit, below)
 
     async def claim_expired(self, limit: int) -> tuple[Delivery, ...]:
         """At most `limit` messages with recipients whose time is over, of any hop and due or not. Raises NotKept."""

@@ -5,8 +5,8 @@ claimed in the commit that keeps it, and goes out from memory, which halves the 
 (`spool.py`, `destination.py`); the rest waits in the database alone, and takes turns with it. In a burst no attempt
 begins (`burst.py`), unless half of what may wait in memory does.
 
-A message that ended two relays is a suspect. Suspects are tried one at a time, so that no innocent neighbour is
-held for what the other does.
+A message that ended two relays is a suspect. Suspects are tried one at a time, so that none is held for what another
+does; who is none goes on beside it, and is one himself before that could cost him much.
 
 Leases are renewed for as long as anything runs, and what others let lapse is taken back.
 """
@@ -30,6 +30,7 @@ from relay.queue.burst import Burst
 from relay.queue.destination import CONNECTIONS, NEW, Change, Destination, Destinations
 from relay.queue.engine import NotKept
 from relay.queue.entry import Delivery, Entry, Selection
+from relay.queue.operations import ANY_CRASHES
 from relay.queue.schedule import Schedule
 from relay.queue.spool import Spool
 from relay.queue.states import Move, State
@@ -209,7 +210,12 @@ class Worker:
         self._backlog &= self._hops().keys()
         wanted = {hop: count for hop in self._backlog if (count := self._wants(hop))}
         self._backlog -= wanted.keys()  # what comes meanwhile puts it back
-        claims = (self._store.claim(hop, count) for hop, count in wanted.items())
+        is_suspect_out = self._suspect is not None
+        below = SUSPECT - 1 if is_suspect_out else ANY_CRASHES  # the present claim would be one more
+        claims = (
+            self._store.claim(hop, count, below if hop in self._suspicious else ANY_CRASHES)
+            for hop, count in wanted.items()
+        )
         answers = await asyncio.gather(*claims, return_exceptions=True)
         claimed: list[Delivery] = []
         troubles: list[BaseException] = []
@@ -222,7 +228,7 @@ class Worker:
             # The limit counts recipients, though each of them brings all of its message.
             if sum(len(one.queued.recipients) for one in answer) >= count:
                 self._backlog.add(hop)
-            if not any(map(_is_suspect, answer)):
+            if not is_suspect_out and not any(map(_is_suspect, answer)):
                 self._suspicious.discard(hop)
         await self._take(await self._read_small(claimed))
         if troubles:
@@ -263,9 +269,7 @@ class Worker:
 
     def _wants(self, hop: str) -> int:
         count = self._destinations[hop].wants(self._clock.monotonic(), self._connections(hop))
-        if hop in self._suspicious:
-            return 0 if self._suspect is not None else min(1, count)
-        return count
+        return min(1, count) if hop in self._suspicious and self._suspect is None else count
 
     # --- attempts --------------------------------------------------------------------------------
 
@@ -344,8 +348,7 @@ class Worker:
     def _ended(self, delivery: Delivery, outcomes: Sequence[Outcome] | None) -> None:
         """What an attempt says of its hop; there is room for the next one. None: it says nothing."""
         destination, change = self._destinations[delivery.hop], None
-        if delivery is self._suspect:
-            self._suspect = None
+        self._acquit(delivery)
         if outcomes is None or self._is_stopping:
             destination.leave(delivery)
         else:
@@ -356,6 +359,12 @@ class Worker:
         self._begin()
         if self._backlog:
             self._awake.set()
+
+    def _acquit(self, delivery: Delivery) -> None:
+        """If it was the suspect, it is another's turn."""
+        if delivery is self._suspect:
+            self._suspect = None
+            self._backlog |= self._suspicious
 
     def _probe_delay(self, failures: int) -> float:
         return self._schedule().delay(failures, self._chance())
@@ -373,8 +382,7 @@ class Worker:
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         """They have not begun."""
         for one in deliveries:
-            if one is self._suspect:
-                self._suspect = None
+            self._acquit(one)
             if one.message is not None:
                 self._spool.give(one.hop, one.queued.size)
         with contextlib.suppress(NotKept):  # as above

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, create_engine, event
 from relay.queue import operations, reading, reports, selection
 from relay.queue.entry import Action, Delivery, Selection, Settlement
 from relay.queue.migrate import migrate
-from relay.queue.operations import Claim, Keep
+from relay.queue.operations import ANY_CRASHES, Claim, Keep
 from relay.queue.schema import VERSION, metadata
 from relay.queue.statements import Key
 from relay.queue.states import MOVES, Move, State
@@ -73,7 +73,7 @@ def test_no_statement_is_written_with_values_in_it() -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda connection: operations.claim_due(connection, NOW, "next", 10, Claim("me", "token", 60.0)),
+        lambda connection: operations.claim_due(connection, NOW, "next", 10, ANY_CRASHES, Claim("me", "token", 60.0)),
         lambda connection: operations.claim_expired(connection, NOW + 1e9, 10, Claim("me", "token", 60.0)),
         lambda connection: operations.lapse_overdue(connection, NOW, CRASHES, 300.0),
         lambda connection: operations.lapse_of(connection, NOW, "me", CRASHES, 300.0),
@@ -204,7 +204,7 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self, hop: str) -> None:
         due = {key for key, one in self.waiting() if one.hop == hop and one.due <= self.now}
         claim = self.claimer()
-        assert self.claimed(operations.claim_due(self.connection, self.now, hop, 100, claim), claim) == due
+        assert self.claimed(operations.claim_due(self.connection, self.now, hop, 100, ANY_CRASHES, claim), claim) == due
 
     @rule()
     def claim_expired(self) -> None:

@@ -605,6 +605,28 @@ async def test_suspects_go_one_at_a_time(make: Callable[..., Bench]) -> None:
     assert {one.id for one in bench.hop.sent} == suspects | innocents
 
 
+async def test_who_is_no_suspect_goes_on_beside_one(make: Callable[..., Bench]) -> None:
+    bench = make()
+    await bench.store.open(is_supervisor=True)
+    suspects, innocents = {await bench.put() for _ in range(2)}, {await bench.put() for _ in range(30)}
+    for id in suspects:
+        change = f"UPDATE recipient SET crashes = {SUSPECT - 1}, due = due - 1 WHERE message = '{id}'"
+        await bench.store._write(lambda connection, now, change=change: connection.exec_driver_sql(change))
+    deliver, ends = bench.hop.deliver, asyncio.Event()
+
+    async def slow(envelope: Envelope, *rest: Any, **options: Any) -> tuple[Outcome, ...]:
+        if envelope.id in suspects:
+            await ends.wait()
+        return await deliver(envelope, *rest, **options)
+
+    bench.hop.deliver = slow  # type: ignore[method-assign]
+    await bench.worker.start()
+    await bench.until(active=1, waiting=1)
+    assert {one.id for one in bench.hop.sent} == innocents
+    ends.set()
+    await bench.until()
+
+
 # --- leases --------------------------------------------------------------------------------------
 
 
