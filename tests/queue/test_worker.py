@@ -602,6 +602,8 @@ async def test_who_lost_his_lease_writes_nothing_and_both_know_why(bench: Bench)
     bench.hop.open.clear()
     id = await bench.keep()
     # Frozen past its lease; another relay takes the mail back, and over.
+    assert bench.worker._leases is not None
+    bench.worker._leases.cancel()
     other = bench.make_store()
     await other.open(is_supervisor=False)
     bench.clock.passes(LEASE + 1)
