@@ -5,6 +5,8 @@ one takes all of them. Messages of a batch are inserted together and settlements
 batch cannot be committed each part is tried alone, unless the database as a whole is at fault: a message that
 cannot be kept must not cost its neighbours their 250.
 
+For a settlement nobody waits: by itself it waits a moment for others, or for what comes that is in a hurry.
+
 A commit does not belong to the session that asked for it. What nobody waits for any more is left out if its
 transaction has not begun; behind that it is committed, and `abandoned` hears of the result.
 """
@@ -28,6 +30,7 @@ from relay.queue.entry import Settlement
 from relay.queue.operations import Claim, Keep
 
 BATCH = 256  # operations in one transaction
+LINGER = 0.01  # seconds that settlements wait; what a crash finds delivered and not settled is delivered twice
 BATCH_OCTETS = 16 * 1024**2  # of new messages: then the others wait for the next, and the WAL stays short
 
 
@@ -80,6 +83,7 @@ class GroupCommit:
         self._abandoned = abandoned
         self._asked: list[_Asked] = []
         self._writer: asyncio.Task[None] | None = None
+        self._is_urgent = asyncio.Event()
 
     async def ask(self, work: Work, until: float = math.inf) -> Any:
         """Its result, once it is committed. until: on the monotonic clock; what has not begun by then is not done.
@@ -99,6 +103,8 @@ class GroupCommit:
         """As `ask`, for those who do not wait."""
         done = asyncio.get_running_loop().create_future()
         self._asked.append(_Asked(work, done, self._clock.monotonic(), until))
+        if not isinstance(work, Settle):
+            self._is_urgent.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all(), name="queue writer")
         return done
@@ -111,6 +117,7 @@ class GroupCommit:
     async def _write_all(self) -> None:
         try:
             while self._asked:
+                await self._linger()
                 if batch := self._next_batch():
                     await self._commit(batch)
         except asyncio.CancelledError:
@@ -118,6 +125,12 @@ class GroupCommit:
                 self._fail(one, Unavailable("the relay is ending"))
             self._asked.clear()
             raise
+
+    async def _linger(self) -> None:
+        timer = asyncio.get_running_loop().call_later(LINGER, self._is_urgent.set)
+        await self._is_urgent.wait()
+        timer.cancel()
+        self._is_urgent.clear()
 
     def _next_batch(self) -> list[_Asked]:
         batch: list[_Asked] = []
@@ -132,6 +145,8 @@ class GroupCommit:
             if isinstance(one.work, Keep):
                 octets += one.work.entry.message.size
         del self._asked[:taken]
+        if self._asked:
+            self._is_urgent.set()
         return batch
 
     async def _commit(self, batch: Sequence[_Asked]) -> None:
