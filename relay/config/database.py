@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 PORT = 5432
 
 _SHAPE = 'write "postgresql://user@host/database"'
 _ESCAPE = "; in a name or a password, / ? # @ and : are written %2F %3F %23 %40 and %3A"
+# By ourselves: `urlsplit` of newer Pythons takes no list of hosts with an IPv6 address in it.
+_URL = re.compile(r"(?i:postgres(?:ql)?)://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?\Z")
 _HOST = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::(\d{1,5}))?\Z")
 _KNOWN = {"host", "sslmode", "sslrootcert", "sslcert", "sslkey"}
 
@@ -63,17 +65,14 @@ def place(host: str, port: int) -> str:
 
 def parse_database(url: str) -> Database:
     """Raises ValueError."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError(_SHAPE + _ESCAPE) from None
-    if parts.scheme not in ("postgresql", "postgres") or parts.fragment or not url.isprintable():
+    parts = _URL.match(url)
+    if parts is None or not url.isprintable():
         raise ValueError(_SHAPE + _ESCAPE)
-    login, at, hosts = parts.netloc.rpartition("@")
-    name = unquote(parts.path.removeprefix("/"))
+    login, at, hosts = parts[1].rpartition("@")
+    name = unquote(parts[2] or "")
     if "@" in login or "/" in name or "@" in name or not name or (at and not login):
         raise ValueError(_SHAPE + _ESCAPE)
-    options = _options(parts.query)
+    options = _options(parts[3] or "")
     user, _, password = login.partition(":")
     found = tuple(_hosts(hosts, options.get("host", "")))
     return Database(

@@ -176,7 +176,7 @@ class CrashingRelay:
 
     def _counts(self) -> tuple[int, int]:
         text = self.log.read_bytes()
-        return text.count(b'"event": "config.reloaded"'), text.count(b'"event": "config.rejected"')
+        return text.count(b'"event":"config.reloaded"'), text.count(b'"event":"config.rejected"')
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
