@@ -710,10 +710,10 @@ async def test_a_relay_that_ends_does_not_wait_for_it_for_ever(bench: Bench, mon
 async def test_claims_go_on_when_the_database_is_well_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, refusals = bench.store.claim, iter([Unavailable("gone")] * 3)
 
-    async def later(hop: str, limit: int) -> tuple[Delivery, ...]:
+    async def later(*asked: Any) -> tuple[Delivery, ...]:
         for refusal in refusals:
             raise refusal
-        return await claim(hop, limit)
+        return await claim(*asked)
 
     monkeypatch.setattr(bench.store, "claim", later)
     await bench.put()
