@@ -29,7 +29,7 @@ METRICS = (
     Metric("cpu_s_per_1000", "CPU-s per 1000", 2),
     Metric("flushes_per_mail", "flushes a mail", 2),
 )
-TRACED = 300  # mails
+TRACED = 1000  # mails
 
 
 def run(site: Site, options: Options) -> Table:
