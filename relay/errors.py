@@ -36,7 +36,14 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.source, self.key, self.text) if part)
+        return printable(": ".join(part for part in (self.source, self.key, self.text) if part))
+
+
+def printable(text: str) -> str:
+    """`text` with \\u… for what no line of people's should hold: a name, of a hop or a file, may be anything."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
 
 
 class ConfigError(RelayError):

@@ -10,6 +10,7 @@ from typing import Any
 from relay.config.models import Config
 from relay.config.shape import Key, Leaf, Named, kind_of
 from relay.config.table import Table
+from relay.errors import printable
 
 MAX_SHOWN = 60  # characters of a faulty value
 
@@ -59,8 +60,7 @@ def explain(error: Mapping[str, Any], hidden: bool) -> tuple[Key, str]:
 
 def shown(value: object) -> str:
     """A value as the file would spell it, cut to a line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    text = "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
+    text = printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 

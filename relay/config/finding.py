@@ -44,8 +44,7 @@ def check_names(key: Key, named: Iterable[str], names: Iterable[str], what: str)
     for name in named:
         if name not in known:
             near = nearest(name, known)
-            shown = name if name.isprintable() else ascii(name)
-            yield Finding(key, f"there is no [{what}.{shown}]" + (f"; did you mean {near}?" if near else ""))
+            yield Finding(key, f"there is no [{what}.{name}]" + (f"; did you mean {near}?" if near else ""))
 
 
 def check_pair(key: Key, certificate: Path | None, private: Path | None, world: World) -> Iterator[Finding]:

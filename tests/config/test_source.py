@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from relay.config.models import Config
@@ -59,6 +59,8 @@ def test_any_line_spoilt(tmp_path: Path, line: int, junk: str) -> None:
 
 @in_a_folder
 @given(key=st.sampled_from(KEYS), value=VALUES)
+@example(key="bounce.hop", value="\x1f")
+@example(key="listener.gateway.recipients", value="\x1f")
 def test_any_value_anywhere(tmp_path: Path, key: str, value: object) -> None:
     (tmp_path / "any.toml").write_text(GOOD)
     loads_or_refuses(tmp_path / "any.toml", {key: value})
