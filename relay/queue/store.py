@@ -53,7 +53,7 @@ class Store:
         self._engine = engine
         self._owner = owner
         self._lease = lease
-        self._crashes = crashes
+        self.crashes = crashes
         self._clock = clock
         self._record = record
         self._first_retry = first_retry
@@ -98,7 +98,7 @@ class Store:
             elapsed = round((self._clock.monotonic() - began) * 1000, 1)
             self._record(Fact("queue.checked", "", {"elapsed_ms": elapsed}))
         await self._write(bind(reading.set_clean, False))
-        self._tell_lapsed(await self._write(bind(operations.lapse_all, self._crashes, self._first_retry)))
+        self._tell_lapsed(await self._write(bind(operations.lapse_all, self.crashes, self._first_retry)))
 
     async def close(self) -> None:
         """Finish what was handed over, then close the engine."""
@@ -179,7 +179,7 @@ class Store:
 
     async def lapse(self, *, owner: str | None = None) -> int:
         """Take back what has run out of its lease, or all that a dead owner had; how many. Raises NotKept."""
-        limits = (self._crashes, self._first_retry)
+        limits = (self.crashes, self._first_retry)
         if owner is None:
             operation = bind(operations.lapse_overdue, *limits)
         else:

@@ -5,8 +5,8 @@ claimed in the commit that keeps it, and goes out from memory, which halves the 
 (`spool.py`, `destination.py`); the rest waits in the database alone, and takes turns with it. In a burst no attempt
 begins (`burst.py`), unless half of what may wait in memory does.
 
-A message that ended two relays is a suspect. Suspects are tried one at a time, so that none is held for what another
-does; who is none goes on beside it, and is one himself before that could cost him much.
+A message whose last chances have come, by its crashes, is a suspect. Suspects are tried one at a time, so that none is
+held for what another does; who is none goes on beside it, and is one himself before he could be held.
 
 Leases are renewed for as long as anything runs, and what others let lapse is taken back.
 """
@@ -40,7 +40,7 @@ from relay.reply import Reply, queued
 POLL = 1.0  # seconds: another process, or an operator, may have put something into the queue
 EXPIRY = 30.0  # seconds between two looks for what nobody will be asked to take any more
 EXPIRED_AT_ONCE = 100  # messages
-SUSPECT = 3  # claims in a row without an outcome, the present one included
+CHANCES = 2  # attempts that a suspect has; by itself it needs them both to be held
 CLOCK_JUMP = 60.0  # seconds backwards that are no mere correction
 
 
@@ -68,6 +68,7 @@ class Worker:
         self._attempts = Attempts(store, schedule, clock, record, chance)
         self._destinations: Destinations[Delivery] = Destinations()
         self._backlog: set[str] = set()  # hops for which something in the database is due, as far as we know
+        self._suspected_from = suspected_from(store.crashes)
         self._suspect: Delivery | None = None
         self._suspicious: set[str] = set()  # hops where the next one may be a suspect
         self._seen: dict[str, NextHop] = {}  # the hops, when it was last looked
@@ -211,7 +212,7 @@ class Worker:
         wanted = {hop: count for hop in self._backlog if (count := self._wants(hop))}
         self._backlog -= wanted.keys()  # what comes meanwhile puts it back
         is_suspect_out = self._suspect is not None
-        below = SUSPECT - 1 if is_suspect_out else ANY_CRASHES  # the present claim would be one more
+        below = self._suspected_from - 1 if is_suspect_out else ANY_CRASHES  # the present claim would be one more
         claims = (
             self._store.claim(hop, count, below if hop in self._suspicious else ANY_CRASHES)
             for hop, count in wanted.items()
@@ -228,7 +229,7 @@ class Worker:
             # The limit counts recipients, though each of them brings all of its message.
             if sum(len(one.queued.recipients) for one in answer) >= count:
                 self._backlog.add(hop)
-            if not is_suspect_out and not any(map(_is_suspect, answer)):
+            if not is_suspect_out and not any(map(self._is_suspect, answer)):
                 self._suspicious.discard(hop)
         await self._take(await self._read_small(claimed))
         if troubles:
@@ -299,7 +300,7 @@ class Worker:
                 back.append(one)
             elif are_new:
                 destination.new.append(one)
-            elif not _is_suspect(one):
+            elif not self._is_suspect(one):
                 destination.ready.append(one)
             else:
                 self._suspicious.add(one.hop)
@@ -419,6 +420,10 @@ class Worker:
             values["traceback"] = "".join(traceback.format_exception(error))
         self._record(Fact("queue.trouble", delivery.queued.envelope.id if delivery else "", values, "error"))
 
+    def _is_suspect(self, delivery: Delivery) -> bool:
+        return any(recipient.crashes >= self._suspected_from for recipient in delivery.queued.recipients)
 
-def _is_suspect(delivery: Delivery) -> bool:
-    return any(recipient.crashes >= SUSPECT for recipient in delivery.queued.recipients)
+
+def suspected_from(crashes: int) -> int:
+    """Claims in a row without an outcome, the present one included, that make a suspect. crashes: that hold it."""
+    return max(2, crashes - CHANCES + 1)  # a first attempt is suspected of nothing

@@ -27,7 +27,7 @@ from relay.queue.schedule import Schedule
 from relay.queue.sqlite import SqliteEngine
 from relay.queue.states import State
 from relay.queue.store import Store
-from relay.queue.worker import SUSPECT, Worker
+from relay.queue.worker import Worker, suspected_from
 from relay.reply import Reply
 from tests.support.clock import TwoClocks
 from tests.support.scripted_hop import Answer, ScriptedHop, busy, cut, refused, taken, unreachable
@@ -36,6 +36,7 @@ ANN = Address("ann", "example.org")
 CONTENT = b"Subject: hello\r\n\r\nOne line.\r\n"
 SCHEDULE = replace(Schedule.of(Queue(), Bounce()), jitter=0.0)
 LEASE, CRASHES, SPOOL = 60.0, 5, 1_000_000
+SUSPECT = suspected_from(CRASHES)
 PATIENCE = 30.0  # seconds for what is a matter of milliseconds
 owners = (f"owner-{number}" for number in itertools.count())
 
@@ -573,6 +574,11 @@ async def test_a_message_that_ends_every_relay_is_held_and_its_neighbours_are_no
     await bench.passes(3600)
     await bench.until(held=1)
     assert {one.id for one in bench.hop.sent} == {neighbour, *others}
+
+
+def test_a_suspect_is_alone_with_its_last_chances() -> None:
+    # crashes that hold a message: from which claim on it is a suspect; the first is none.
+    assert {crashes: suspected_from(crashes) for crashes in (1, 2, 3, 5, 50)} == {1: 2, 2: 2, 3: 2, 5: 4, 50: 49}
 
 
 async def test_suspects_go_one_at_a_time(make: Callable[..., Bench]) -> None:
