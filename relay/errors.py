@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.escape import escape
+
 
 class RelayError(Exception):
     """Everything that relay raises on purpose."""
@@ -36,14 +38,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return printable(": ".join(part for part in (self.source, self.key, self.text) if part))
-
-
-def printable(text: str) -> str:
-    """`text` with \\u… for what no line of people's should hold: a name, of a hop or a file, may be anything."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
+        # A name, of a hop or a file, may be anything.
+        return escape(": ".join(part for part in (self.source, self.key, self.text) if part))
 
 
 class ConfigError(RelayError):

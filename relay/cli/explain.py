@@ -90,9 +90,9 @@ def _values(fact: Fact) -> Mapping[str, object]:
 
 def _lines(told: Story) -> Iterator[str]:
     """What is foreign in it is escaped."""
+    from relay.escape import escape, quote
     from relay.report.explanation import decision_line, lines
     from relay.report.journal import EXPLAINED
-    from relay.watch.escape import escape, quote
 
     for time, fact in told:
         if fact.event == EXPLAINED:
@@ -127,7 +127,7 @@ def _time(seconds: float) -> str:
 
 
 def _fail(text: str) -> NoReturn:
-    from relay.watch.escape import escape
+    from relay.escape import escape
 
     click.echo(escape(f"relay: {text}"), err=True)
     sys.exit(1)

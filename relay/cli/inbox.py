@@ -15,7 +15,7 @@ import click
 
 from relay.cli.options import config_option, json_option, load_or_exit
 from relay.cli.output import print_source, print_table
-from relay.watch.escape import escape
+from relay.escape import escape
 
 if TYPE_CHECKING:
     from relay.inbox.store import Inbox, Stored

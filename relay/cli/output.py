@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from relay.watch.escape import escape
+from relay.escape import escape
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

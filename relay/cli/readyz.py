@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from relay.cli.options import config_option
-from relay.watch.escape import escape
+from relay.escape import escape
 
 HOST, PORT = "127.0.0.1", 8025  # as in `config/models.py`
 PAUSE = 0.25  # seconds between two questions

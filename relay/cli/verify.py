@@ -49,8 +49,8 @@ def verify(
     from ipaddress import ip_address
 
     from relay.decide.policy import decide
+    from relay.escape import escape
     from relay.report.explanation import decided, decision_line, facts, lines
-    from relay.watch.escape import escape
 
     try:
         ip_address(ip)

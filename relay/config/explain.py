@@ -10,7 +10,7 @@ from typing import Any
 from relay.config.models import Config
 from relay.config.shape import Key, Leaf, Named, kind_of
 from relay.config.table import Table
-from relay.errors import printable
+from relay.escape import escape
 
 MAX_SHOWN = 60  # characters of a faulty value
 
@@ -60,7 +60,7 @@ def explain(error: Mapping[str, Any], hidden: bool) -> tuple[Key, str]:
 
 def shown(value: object) -> str:
     """A value as the file would spell it, cut to a line."""
-    text = printable(json.dumps(value, ensure_ascii=False, default=str))
+    text = escape(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 

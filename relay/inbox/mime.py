@@ -4,7 +4,7 @@ STANDARDS  RFC 2047 (encoded words), RFC 2045 and 2046 (which part is the text).
 TRUSTS     nothing. The input is cut to a size before `email` sees it: its regular expressions are
            quadratic on hostile encoded words, and its parser recurses as deep as parts nest.
 FAILS      never: what cannot be decoded is shown as it stands. What comes back may hold control
-           characters; whoever prints it escapes them (`watch/escape.py`).
+           characters; whoever prints it escapes them (`escape.py`).
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from typing import BinaryIO
 import structlog
 
 from relay.clock import SystemClock
+from relay.escape import quote, quote_text
 from relay.fact import Fact
 from relay.jsonable import to_ascii, to_json
-from relay.watch.escape import quote, quote_text
 
 _LEVELS = ("debug", "info", "warning", "error")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.watch.escape import escape, quote
+from relay.escape import escape, quote
 
 
 @pytest.mark.parametrize(
