@@ -33,10 +33,10 @@ from relay.fact import Fact, Record
 from relay.inbox.mime import display
 from relay.message import Message
 from relay.outcome import Outcome, Result
+from relay.wal import BUSY, enter_wal
 
 FILE_NAME = "inbox.db"  # in the data folder
 VERSION = 1  # of the schema, in PRAGMA user_version
-BUSY = 5.0  # seconds to wait for a lock that another process holds
 # A full disk; a quota or a limit on file sizes; no room for the index of the WAL.
 NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 AT_ONCE = 100  # messages deleted in one transaction: the relay's own commits get in between
@@ -336,7 +336,7 @@ class Inbox:
             database.execute("BEGIN IMMEDIATE")
             self._check_schema(database)
             database.execute("COMMIT")
-            database.execute("PRAGMA journal_mode = WAL")
+            enter_wal(database)
             database.execute("PRAGMA synchronous = FULL")
             database.execute("PRAGMA journal_size_limit = 67108864")
         except BaseException:

@@ -25,9 +25,9 @@ from relay.queue.disk import Reserve
 from relay.queue.engine import NoRoom, NotKept, Operation, Unavailable
 from relay.queue.lock import Turn
 from relay.queue.migrate import migrate
+from relay.wal import BUSY, enter_wal
 
 FILE_NAME = "queue.db"  # in the data folder
-BUSY = 5.0  # seconds to wait for a lock that another process holds
 MUCH = 16_384  # pages (64 MiB) that may stay unused
 TIDY = 1.0  # seconds between two looks at what could be tidied
 
@@ -97,7 +97,7 @@ class SqliteEngine:
         raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # a new file only
         with connection.begin():
             migrate(connection, str(self.path))
-        raw.execute("PRAGMA journal_mode = WAL")
+        enter_wal(raw)
         raw.execute("PRAGMA synchronous = FULL")
         # Debian's SQLite else writes zeros over each message that has gone: more octets than the message cost.
         raw.execute("PRAGMA secure_delete = OFF")

@@ -25,6 +25,7 @@ from relay.clock import Clock
 from relay.errors import ConfigError, Problem
 from relay.fact import Fact, Record
 from relay.jsonable import to_json
+from relay.wal import BUSY, enter_wal
 
 EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts, as `explanation.kept` made them
 CHECKED = "authenticate.checked"  # the event that has the same in brief
@@ -125,8 +126,8 @@ class Journal:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.touch(mode=0o600)
         # Each number of rows is a statement of its own: few are worth keeping.
-        database = sqlite3.connect(self._path, check_same_thread=False, timeout=5, cached_statements=4)
-        database.execute("PRAGMA journal_mode=WAL")
+        database = sqlite3.connect(self._path, check_same_thread=False, timeout=BUSY, cached_statements=4)
+        enter_wal(database)
         database.execute("PRAGMA synchronous=NORMAL")  # in WAL mode: a sync at checkpoints only, and no damage
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == 0:
@@ -158,6 +159,6 @@ def story(path: Path, id: str) -> Iterator[tuple[float, Fact]]:
     """
     if not path.exists():
         raise FileNotFoundError(path)
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY)) as database:
         for time, about, event, level, facts in database.execute(_STORY, (id,)):
             yield time, Fact(event, about, json.loads(facts), level)

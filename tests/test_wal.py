@@ -1,0 +1,61 @@
+"""Several may turn to a write-ahead log at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.wal import BUSY, enter_wal
+
+
+def _opened(path: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(path, timeout=0, isolation_level=None))
+
+
+def _mode(database: sqlite3.Connection) -> str:
+    (mode,) = database.execute("PRAGMA journal_mode").fetchone()
+    return str(mode)
+
+
+def test_it_waits_for_who_reads_the_file(tmp_path: Path) -> None:
+    with _opened(tmp_path / "new.db") as reader, _opened(tmp_path / "new.db") as database:
+        reader.execute("CREATE TABLE mail (number INTEGER)")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM mail").fetchall()
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            reader.execute("COMMIT")
+
+        enter_wal(database, pause)
+        assert len(pauses) == 1
+        assert _mode(database) == "wal"
+
+
+def test_it_does_not_wait_for_ever(tmp_path: Path) -> None:
+    with _opened(tmp_path / "new.db") as reader, _opened(tmp_path / "new.db") as database:
+        reader.execute("CREATE TABLE mail (number INTEGER)")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM mail").fetchall()
+        pauses: list[float] = []
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            enter_wal(database, pauses.append)
+        assert sum(pauses) == pytest.approx(BUSY, abs=0.01)
+
+
+def test_what_no_patience_helps_against_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_bytes(b"no database, though long enough to look like one " * 100)
+    with _opened(tmp_path / "text.db") as database, pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        enter_wal(database, lambda seconds: pytest.fail("it waited"))
+
+
+def test_nothing_changes_for_a_file_that_has_one(tmp_path: Path) -> None:
+    with _opened(tmp_path / "new.db") as first, _opened(tmp_path / "new.db") as second:
+        enter_wal(first)
+        first.execute("BEGIN IMMEDIATE")
+        enter_wal(second, lambda seconds: pytest.fail("it waited"))
+        assert _mode(second) == "wal"
