@@ -9,9 +9,10 @@ from itertools import takewhile
 from pathlib import Path
 
 from bench.reliability.found import Found
-from tests.support.crashing import crashing_relay, queueing, steady_port
+from tests.support.crashing import crashing_relay, queueing
 from tests.support.hostile_hop import CALM, hostile_hop
 from tests.support.ledger import balance
+from tests.support.peers import free_port
 from tests.support.queue_file import emptied
 from tests.support.submitter import Submitter
 
@@ -20,7 +21,7 @@ LONGEST, NORMAL = 5.0, 5.0  # seconds: p99 of what is taken; until all is as bef
 
 
 async def run(quick: bool) -> Found:
-    seconds, port = 5.0 if quick else 20.0, steady_port()
+    seconds, port = 5.0 if quick else 20.0, free_port()
     with tempfile.TemporaryDirectory(prefix="relay-r19-") as folder, hostile_hop(CALM, port) as hop:
         given = queueing(port, limit={"connections": CAP, "memory": "64 MiB"})
         with crashing_relay(Path(folder), given) as relay:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.reliability.found import Found
-from tests.support.crashing import CrashingRelay, crashing_relay, queueing, steady_port
+from tests.support.crashing import CrashingRelay, crashing_relay, queueing
 from tests.support.hostile_hop import Weather, hostile_hop
 from tests.support.ledger import balance
+from tests.support.peers import free_port
 from tests.support.queue_file import FILE_NAME, emptied
 from tests.support.submitter import Submitter
 
@@ -38,7 +39,7 @@ async def run(quick: bool) -> Found:
     seconds, warm = (30, 10.0) if quick else (120, SETTLED)
     weather = Weather(temporary=0.03, permanent=0.01, cut=0.002, delay=0.5, seed=secrets.randbits(32))
     print(f"seed {weather.seed}", flush=True)
-    gate, port, samples = asyncio.Semaphore(0), steady_port(), list[Sample]()
+    gate, port, samples = asyncio.Semaphore(0), free_port(), list[Sample]()
     with (
         tempfile.TemporaryDirectory(prefix="relay-r30-") as folder,
         hostile_hop(weather, port) as hop,

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.reliability.found import Found
-from tests.support.crashing import crashing_relay, queueing, steady_port
+from tests.support.crashing import crashing_relay, queueing
 from tests.support.hostile_hop import CALM, hostile_hop
 from tests.support.ledger import balance
+from tests.support.peers import free_port
 from tests.support.queue_file import emptied
 from tests.support.submitter import Submitter
 
@@ -31,7 +32,7 @@ async def run(quick: bool) -> Found:
         return Found("not run: only root can mount a small disk", is_short=True)
     figures: list[str] = []
     faults: list[str] = []
-    port = steady_port()
+    port = free_port()
     given = queueing(port)
     given["listener"]["in"]["max_message_size"] = "256 KiB"
     with (

@@ -15,9 +15,10 @@ from itertools import takewhile
 from pathlib import Path
 
 from bench.reliability.found import Found
-from tests.support.crashing import CrashingRelay, crashing_relay, queueing, steady_port
+from tests.support.crashing import CrashingRelay, crashing_relay, queueing
 from tests.support.hostile_hop import CALM, hostile_hop
 from tests.support.ledger import balance
+from tests.support.peers import free_port
 from tests.support.queue_file import FILE_NAME, emptied
 from tests.support.submitter import Submitter
 
@@ -28,7 +29,7 @@ _LATE = ("-e", "inject=fdatasync,fsync:delay_enter=500000")
 
 
 async def run(quick: bool) -> Found:
-    port = steady_port()
+    port = free_port()
     faults: list[str] = []
     with tempfile.TemporaryDirectory(prefix="relay-r7-") as folder, hostile_hop(CALM, port) as hop:
         given = queueing(port, limit={"junk": 10**6})

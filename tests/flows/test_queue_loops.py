@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from relay import reply as replies
-from tests.support.crashing import steady_port
 from tests.support.fake_hop import FakeHop, Reply
+from tests.support.peers import free_port
 from tests.support.queue_file import emptied
 from tests.support.running import Running, running
 from tests.support.transcript import play
@@ -46,7 +46,7 @@ def reverse_paths(*relays: Running) -> list[str]:
 
 async def test_two_relays_that_send_to_each_other(tmp_path: Path) -> None:
     """The mail goes round until one has had it LIMIT_OWN times, then its report does; of that nobody hears."""
-    first, second = steady_port(), steady_port()
+    first, second = free_port(), free_port()
     async with (
         running(tables("a.test", first, second), tmp_path / "a") as a,
         running(tables("b.test", second, first), tmp_path / "b") as b,
@@ -72,7 +72,7 @@ async def test_two_relays_that_send_to_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sender", ["sue@ours.test", ""], ids=["a mail", "a report"])
 async def test_a_relay_that_finds_itself_behind_its_next_hop(sender: str, tmp_path: Path) -> None:
     """No check of the configuration has seen it. The hop gives our own name, so nothing is sent; it expires."""
-    port = steady_port()
+    port = free_port()
     async with running(tables("a.test", port, port), tmp_path) as relay:
         await submit(port, sender)
         left = await emptied(tmp_path)
@@ -84,7 +84,7 @@ async def test_a_relay_that_finds_itself_behind_its_next_hop(sender: str, tmp_pa
 async def test_a_report_that_is_refused_makes_no_report(tmp_path: Path) -> None:
     async with (
         FakeHop({"mail": [NOBODY, NOBODY]}) as fake,
-        running(tables("a.test", steady_port(), fake.port), tmp_path) as relay,
+        running(tables("a.test", free_port(), fake.port), tmp_path) as relay,
     ):
         await submit(relay.port("in"), "sue@ours.test")
         left = await emptied(tmp_path)
@@ -99,7 +99,7 @@ async def test_a_report_that_is_refused_makes_no_report(tmp_path: Path) -> None:
 async def test_a_client_s_own_report_that_is_refused_makes_none_either(tmp_path: Path) -> None:
     async with (
         FakeHop({"rcpt": [NOBODY]}) as fake,
-        running(tables("a.test", steady_port(), fake.port), tmp_path) as relay,
+        running(tables("a.test", free_port(), fake.port), tmp_path) as relay,
     ):
         await submit(relay.port("in"), "")
         left = await emptied(tmp_path)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,24 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.ledger import Doubt
+from tests.support.peers import free_port
 from tests.support.queue_file import integrity
 from tests.support.relay_process import HOSTNAME, to_toml
 
 CONNECTIONS = 50  # to the next hop, at most
 PATIENCE = 60.0  # seconds for a start and for a stop
-
-
-def steady_port() -> int:
-    """A free port below those that the kernel gives to clients: nobody takes it while its server is dead."""
-    for _ in range(1000):
-        port = random.randrange(12000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port on 127.0.0.1")
 
 
 def queueing(hop: int, **tables: Any) -> dict[str, Any]:
@@ -54,8 +40,8 @@ class CrashingRelay:
 
     def __init__(self, folder: Path, tables: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.data, self.web = folder, folder / "data", steady_port()
-        listeners = {name: {"port": steady_port(), **one} for name, one in tables["listener"].items()}
+        self.folder, self.data, self.web = folder, folder / "data", free_port()
+        listeners = {name: {"port": free_port(), **one} for name, one in tables["listener"].items()}
         self.ports: dict[str, int] = {name: one["port"] for name, one in listeners.items()}
         log = {"level": "info", "format": "json"}
         defaults = {"hostname": HOSTNAME, "data": str(self.data), "web": {"port": self.web}, "log": log}

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.crashing import CONNECTIONS as CONNECTIONS
-from tests.support.crashing import CrashingRelay, crashing_relay, queueing, steady_port
+from tests.support.crashing import CrashingRelay, crashing_relay, queueing
 from tests.support.hostile_hop import HostileHop, Weather, hostile_hop
 from tests.support.ledger import Balance, balance
+from tests.support.peers import free_port
 from tests.support.queue_file import states
 from tests.support.submitter import Submitter
 
@@ -76,7 +77,7 @@ async def ledger_run(
     amid: what else happens in each life that is stopped. tables: of the configuration.
     """
     chance, gate, permits = random.Random(weather.seed), asyncio.Semaphore(0), messages
-    began, port = time.monotonic(), steady_port()
+    began, port = time.monotonic(), free_port()
     stops: list[float] = []
     with hostile_hop(weather, port) as hop, crashing_relay(folder, queueing(port, **tables)) as relay:
         submitter = Submitter(relay.ports["in"], seed=weather.seed, gate=gate)

@@ -7,6 +7,7 @@ what to install; with RELAY_REQUIRE_PEERS=1 (as `.ci/run` sets it) it fails, so 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,11 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+WORKERS = 10  # of pytest-xdist, that have ports of their own
 PATIENCE = 20.0  # seconds a peer gets to come up or to finish; only a broken one takes them
 
 
@@ -45,10 +49,24 @@ def require_root(program: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nobody listens on, nor will before its server does, or while that is dead.
+
+    It is below those that the kernel gives to clients and to who asks for any; it comes round again
+    after two thousand others; and another worker of pytest-xdist gets others.
+    """
+    for port in islice(_ports(), 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port on 127.0.0.1")
+
+
+@cache
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ours = [*range(12_000 + worker % WORKERS, 32_000, WORKERS)]
+    random.shuffle(ours)
+    return cycle(ours)
 
 
 def wait_until(what: str, holds: Callable[[], object], patience: float = PATIENCE) -> None:

@@ -19,10 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tests.support.crashing import CrashingRelay, crashing_relay, queueing, steady_port
+from tests.support.crashing import CrashingRelay, crashing_relay, queueing
 from tests.support.hostile_hop import HostileHop, Weather, hostile_hop
 from tests.support.ledger import balance
 from tests.support.ledger_run import Came
+from tests.support.peers import free_port
 from tests.support.postgres import Postgres, running_postgres, running_standby
 from tests.support.submitter import Submitter
 
@@ -165,7 +166,7 @@ async def shared_run(
 def _started(
     folder: Path, relays: int, weather: Weather, on_disk: bool, with_standby: bool, queue: dict[str, Any]
 ) -> Iterator[tuple[_Shared, HostileHop]]:
-    port = steady_port()
+    port = free_port()
     with ExitStack() as stack:
         primary = stack.enter_context(running_postgres(on_disk=on_disk))
         standby = stack.enter_context(running_standby(primary, on_disk=on_disk)) if with_standby else None
