@@ -95,9 +95,12 @@ class Pipeline:
             hop, seconds = routed.route.hop, config.timeout.checks
             ask = self._hops[hop].ask
             refusal = await self._verification.refuse(config.verify, hop, ask, envelope, recipient, seconds)
-        if refusal is None and listener.role is Role.GATEWAY:
+        if refusal is not None:
+            return refusal
+        if listener.role is Role.GATEWAY:
             self._gateway.begin(envelope)
-        return refusal or replies.RECIPIENT_OK
+        envelope.routes[routed.mailbox] = routed.route
+        return replies.RECIPIENT_OK
 
     def forget(self, envelope: Envelope) -> None:
         self._gateway.forget(envelope)
@@ -141,12 +144,9 @@ class Pipeline:
             if isinstance(prepared, Reply):
                 return prepared
             sent, message = prepared
-        routes = {}
-        for recipient in envelope.recipients:
-            routed = find(config, envelope, recipient)
-            if routed is None:  # recipient() saw to it that there is one
-                return replies.NO_ROUTE
-            routes[routed.mailbox] = routed.route.via(judged.hop)
+        routes = envelope.routes
+        if judged.hop is not None:
+            routes = {mailbox: route.via(judged.hop) for mailbox, route in routes.items()}
         received = trace.received_field(envelope, config.hostname, self._clock.time())
         message = message.prepend(*judged.fields, received)
         is_reportable = judged.is_reportable and sent.reverse_path is not None
