@@ -55,10 +55,11 @@ class Client:
     extended: bool = True
     tls: Tls | None = None
     login: str | None = None
-    address: str = field(init=False, compare=False)
+    address: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "address", str(self.ip))
+        if not self.address:
+            object.__setattr__(self, "address", str(self.ip))
 
 
 @dataclass(frozen=True, slots=True)
