@@ -44,7 +44,7 @@ class Client:
     helo:     what it said in EHLO or HELO, at most 255 printable ASCII characters.
     extended: it said EHLO, not HELO.
     login:    the name it logged in with, None without.
-    address:  `ip` as text.
+    address:  `ip` as text; "" to have it made.
     """
 
     listener: str

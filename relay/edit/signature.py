@@ -37,7 +37,7 @@ SIGNED = (
     "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Help", "List-Post", "List-Archive",
     "List-Owner", "List-Subscribe",
 )  # fmt: skip
-_KEYS = {name: name.lower().encode() for name in (*OVERSIGNED, *SIGNED, "DKIM-Signature")}
+_SPELLED = {name.lower().encode(): name for name in (*OVERSIGNED, *SIGNED, "DKIM-Signature")}
 
 _PIECE = 72  # characters of b= on a line
 _PADDING, _DIGEST = padding.PKCS1v15(), Prehashed(hashes.SHA256())
@@ -69,7 +69,7 @@ def _prepare(
 ) -> list[_Prepared]:
     """begin: the name of the field and its first tag. signed: named in h= besides the oversigned ones."""
     fields = message.fields
-    named = _named(tuple([found.name for found in fields]), signed)
+    named = _named(tuple([_SPELLED.get(found.name, "") for found in fields]), signed)
     header = sha256(relaxed_header([fields[index] for indexes in named for index in indexes]))
     body = sha256()
     for piece in relaxed_body(chunked(message.body)):
@@ -86,12 +86,10 @@ def _prepare(
 
 
 @lru_cache(256)  # the mails of one program have the same fields
-def _named(present: tuple[bytes, ...], signed: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+def _named(present: tuple[str, ...], signed: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     """For each name that is signed, which of the fields `present` bear it: from the bottom up (RFC 6376 §5.4.2)."""
     upwards = range(len(present) - 1, -1, -1)
-    return tuple(
-        tuple([index for index in upwards if present[index] == _KEYS[name]]) for name in (*OVERSIGNED, *signed)
-    )
+    return tuple(tuple([index for index in upwards if present[index] == name]) for name in (*OVERSIGNED, *signed))
 
 
 @lru_cache(256)
@@ -106,8 +104,8 @@ def _begin(
 ) -> tuple[bytes, bytes]:
     """The field with all its tags up to h=, in whole lines, and its relaxed form. named: as `_named` has it."""
     units: list[str] = []
-    for named_one, indexes in zip((*OVERSIGNED, *signed), named, strict=True):
-        alike = [named_one] * (len(indexes) + (named_one in OVERSIGNED))
+    for one, indexes in zip((*OVERSIGNED, *signed), named, strict=True):
+        alike = [one] * (len(indexes) + (one in OVERSIGNED))
         units += [":".join(alike[at : at + 2]) + ":" for at in range(0, len(alike), 2)]
     units[0] = "h=" + units[0]
     units[-1] = units[-1][:-1] + ";"
