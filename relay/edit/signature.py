@@ -88,8 +88,10 @@ def _prepare(
 @lru_cache(256)  # the mails of one program have the same fields
 def _named(present: tuple[str, ...], signed: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     """For each name that is signed, which of the fields `present` bear it: from the bottom up (RFC 6376 §5.4.2)."""
-    upwards = range(len(present) - 1, -1, -1)
-    return tuple(tuple([index for index in upwards if present[index] == name]) for name in (*OVERSIGNED, *signed))
+    bearers: dict[str, list[int]] = {}
+    for index in reversed(range(len(present))):
+        bearers.setdefault(present[index], []).append(index)
+    return tuple(tuple(bearers.get(name, ())) for name in (*OVERSIGNED, *signed))
 
 
 @lru_cache(256)
