@@ -26,7 +26,7 @@ MAX_PATH = 256  # RFC 5321 §4.5.3.1.3, octets, with the angle brackets
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _DOT_STRING = re.compile(rf"[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*\Z")
 _QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"\Z')
-_PLAIN_PATH = re.compile(rb'<[^>"\x00-\x1f\x7f]*>')  # nothing is quoted in it
+_PLAIN_PATH = re.compile(rb'<([^>"\x00-\x1f\x7f]{1,%d})>(?= |\Z)' % (MAX_PATH - 2))  # nothing is quoted in it
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
 # C1 controls, line and paragraph separators, bidi controls, BOM: no address has a use for them.
 _INVISIBLE = re.compile("[\u0080-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff]")
@@ -86,6 +86,8 @@ def parse_path(argument: bytes, *, utf8: bool, spaces: bool = False) -> tuple[Ad
     """
     if spaces:
         argument = argument.lstrip(b" ")
+    if plain := _PLAIN_PATH.match(argument):  # nearly all are
+        return parse_mailbox(plain[1], utf8=utf8), argument[plain.end() :]
     if not argument.startswith(b"<"):
         raise MalformedAddress("the path must stand in angle brackets")
     end = _path_end(argument)
@@ -130,8 +132,6 @@ def parse_domain(domain: str) -> str:
 
 def _path_end(argument: bytes) -> int:
     """The index of the `>` that closes the path; one inside a quoted string does not."""
-    if found := _PLAIN_PATH.match(argument, 0, MAX_PATH + 64):
-        return found.end() - 1
     quoted = escaped = False
     for index, octet in enumerate(argument[: MAX_PATH + 64]):
         if octet < 32 or octet == 127:

@@ -33,10 +33,11 @@ def parse_author(message: Message) -> Address:
     found = message.all(b"from")
     if len(found) != 1:
         raise MalformedAddress(f"{len(found)} From fields, there must be one")
-    return _parse_mailbox(_value(found[0]))
+    return _read(found[0])
 
 
-def _value(field: Field) -> str:
+@lru_cache(256)  # at most 4 MB, for what is refused is not kept; our own clients write few different ones
+def _read(field: Field) -> Address:
     value = field.value
     if len(value) > MAX_VALUE:
         raise MalformedAddress(f"the From field is longer than {MAX_VALUE} octets")
@@ -45,12 +46,12 @@ def _value(field: Field) -> str:
     if _BLANK_FOLD.search(value):
         raise MalformedAddress("a line of the From field holds only white space")
     try:
-        return unfold(value).decode("utf-8")
+        text = unfold(value).decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedAddress("the From field is not valid UTF-8") from None
+    return _parse_mailbox(text)
 
 
-@lru_cache(256)  # at most 4 MB; our own clients write few different ones
 def _parse_mailbox(text: str) -> Address:
     """RFC 5322 §3.4: `mailbox = name-addr / addr-spec`."""
     found = list(tokens(text))

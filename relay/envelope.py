@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from relay.address import Address
+from relay.config.models import Route
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_ANY = _ALPHABET.encode() * 8  # five bits of an octet as a letter
 
 
 def new_id(time: float) -> str:
     """A message or session id: 16 characters of `[0-9a-z]`, sortable by time, not guessable."""
-    number = (int(time * 1000) & ((1 << 45) - 1)) << 35 | secrets.randbits(35)
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(70, -1, -10)])
+    second, fraction = divmod(int(time * 1000), 1024)
+    return _second(second) + _PAIRS[fraction] + os.urandom(7).translate(_ANY).decode()
+
+
+@lru_cache(1)  # of 1024 ms
+def _second(number: int) -> str:
+    """The 35 lower bits of `number`."""
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(30, -1, -5)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,7 @@ class Client:
     helo:     what it said in EHLO or HELO, at most 255 printable ASCII characters.
     extended: it said EHLO, not HELO.
     login:    the name it logged in with, None without.
-    address:  `ip` as text.
+    address:  `ip` as text; "" to have it made.
     """
 
     listener: str
@@ -46,10 +55,11 @@ class Client:
     extended: bool = True
     tls: Tls | None = None
     login: str | None = None
-    address: str = field(init=False, compare=False)
+    address: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "address", str(self.ip))
+        if not self.address:
+            object.__setattr__(self, "address", str(self.ip))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,7 @@ class Envelope:
     eight_bit:    BODY=8BITMIME was given. smtputf8: SMTPUTF8 was given.
     ret, envid:   the values of RET= and ENVID= (RFC 3461 §4.3, §4.4) as they came; "" when not given.
     notify:       for recipients that came with NOTIFY= or ORCPT=.
+    routes:       where their mail goes, by the mailboxes that are meant by the recipients; while the session lasts.
     """
 
     id: str
@@ -84,3 +95,4 @@ class Envelope:
     ret: str = ""
     envid: str = ""
     notify: dict[Address, Notify] = field(default_factory=dict)
+    routes: dict[Address, Route] = field(default_factory=dict, compare=False)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
 
 from relay.authenticate.check import EarlySpf, authenticate
 from relay.clock import Clock
@@ -54,11 +56,15 @@ class Gateway:
         self._early: dict[str, EarlySpf] = {}
         shadow = config.shadow.trusted_sealers if config.shadow else ()
         self._trusted_sealers = frozenset((*config.policy.trusted_sealers, *shadow))
+        self._is_skipped = lru_cache(1024)(lambda address: is_skipped(ip_address(address), config.policy))
+        # What is decided of a client whose mail is not checked is always the same.
+        self._exempt = Judged(fields=(RESULTS % results_value(None, config.hostname),))
+        self._exemption = decided(decide("", None, config.policy))
 
     def begin(self, envelope: Envelope) -> None:
         """A recipient was taken: SPF may begin."""
         client = envelope.client
-        if envelope.id not in self._early and not is_skipped(client.ip, self._config.policy):
+        if not self._is_skipped(client.address) and envelope.id not in self._early:
             seconds = self._config.timeout.checks
             self._early[envelope.id] = EarlySpf(
                 client.ip, client.helo, envelope.reverse_path, self._resolver, seconds=seconds
@@ -71,8 +77,11 @@ class Gateway:
 
     async def judge(self, envelope: Envelope, came: Message, leaves: Message, until: float) -> Judged:
         """came: the message before anything was removed, as its signers saw it. until: monotonic."""
-        policy, client = self._config.policy, envelope.client
-        verdicts = None if is_skipped(client.ip, policy) else await self._check(envelope, came, until)
+        policy, address = self._config.policy, envelope.client.address
+        if self._is_skipped(address):
+            self._record(Fact("decide.decided", envelope.id, {**self._exemption, "ip": address}))
+            return self._exempt
+        verdicts = await self._check(envelope, came, until)
         decision = decide(envelope.id, verdicts, policy)
         self._tell(envelope, verdicts, decision)
         if decision.reply is not None and not decision.monitored:
@@ -81,7 +90,7 @@ class Gateway:
         results = results_value(verdicts, self._config.hostname, mail_from=path, override=decision.override)
         named = _WHY.get(decision.applied)
         fields = [RESULTS % results, *([folded(named, *decision.reason.split())] if named else [])]
-        if verdicts and self._sealing:
+        if self._sealing:
             given = leaves, self._sealing, verdicts.arc.result, results, self._clock.time()
             fields += await asyncio.to_thread(seal_fields, *given)
         hop = policy.quarantine_hop if decision.applied is Action.QUARANTINE else None
@@ -107,10 +116,10 @@ class Gateway:
         self._record(Fact(CHECKED, envelope.id, brief(verdicts)))
         return verdicts
 
-    def _tell(self, envelope: Envelope, verdicts: Verdicts | None, decision: Decision) -> None:
-        values = decided(decision) | {"ip": str(envelope.client.ip)}
+    def _tell(self, envelope: Envelope, verdicts: Verdicts, decision: Decision) -> None:
+        values = {**decided(decision), "ip": envelope.client.address}
         self._record(Fact("decide.decided", envelope.id, values))
-        if self._config.shadow is not None and verdicts is not None:
+        if self._config.shadow is not None:
             shadow = decide(envelope.id, verdicts, self._config.shadow)
             if changed := difference(decision, shadow):
                 values = {"difference": changed, "rule": shadow.rule, "reason": shadow.reason}

@@ -1,4 +1,4 @@
-"""A message as bytes: header fields found once, the body a view that is never copied.
+"""A message as bytes: the header in one piece, its fields found when somebody asks, the body a view never copied.
 
 Nothing here re-serialises: what was not removed goes out as it came in (promise 4).
 
@@ -11,8 +11,8 @@ FAILS      MalformedMessage: a line in the header that is no field, a header pas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from relay.errors import MalformedMessage
@@ -21,8 +21,12 @@ MAX_HEADER = 256 * 1024  # octets
 MAX_FIELDS = 1000
 CHUNK = 256 * 1024  # octets in one piece of `chunks()`
 
-# RFC 5322 §2.2, and the white space before the colon that §4.5 once allowed. One field, folds and all.
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
+# RFC 5322 §2.2, and the white space before the colon that §4.5 once allowed. A field, folds and all, is a name and
+# what is behind it, in which no bare CR stands. Never matched on more than MAX_HEADER octets: folds take memory.
+_NAME, _BEHIND = rb"[!-9;-~]+", rb"[ \t]*:[^\r]*\r\n(?:[ \t][^\r]*\r\n)*"
+_FIELD = re.compile(b"((%s)%s)" % (_NAME, _BEHIND))
+_HEADER = re.compile(b"(?:%s%s)*" % (_NAME, _BEHIND))
+_UNENDED = re.compile(rb"(?:[ \t]|%s[ \t]*:)[^\r\n]*\r?\Z" % _NAME)  # a line of a field, its CRLF out of sight
 
 
 class Field(NamedTuple):
@@ -37,17 +41,19 @@ class Field(NamedTuple):
         return self.raw.partition(b":")[2][:-2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: two or three are made of each message, and that would take four times as long
 class Message:
-    """fields: in order of appearance. separator: the blank line, b"" if there was none."""
+    """header: all fields, each with its CRLF. separator: the blank line, b"" if there was none. Nobody changes it."""
 
-    fields: tuple[Field, ...]
+    header: bytes
     separator: bytes
     body: memoryview
+    _fields: tuple[Field, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    _lower: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def parse(cls, content: bytes | bytearray | memoryview) -> Message:
-        """Find the fields and the body of `content`, whose lines end with CRLF.
+        """Find the header and the body of `content`, whose lines end with CRLF.
 
         A message whose first line is no field has no header: all of it is body.
         The body is a view on `content`. Raises MalformedMessage.
@@ -55,45 +61,58 @@ class Message:
         view = memoryview(content)
         if bytes(view[:1]) in (b" ", b"\t"):
             raise MalformedMessage("the message begins with white space")
-        fields, at = [], 0
-        while found := _FIELD.match(view, at):
-            raw, name = found.group(0, 1)
-            fields.append(Field(name.lower(), raw))
-            at += len(raw)
-            if at > MAX_HEADER or len(fields) > MAX_FIELDS:
-                raise MalformedMessage(f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER} octets")
-        if bytes(view[at : at + 2]) == b"\r\n":
-            return cls(tuple(fields), b"\r\n", view[at + 2 :])
-        if fields and at < len(view):
+        found = _HEADER.match(content, 0, MAX_HEADER)
+        header = found[0] if found else b""
+        at = len(header)
+        is_blank = bytes(view[at : at + 2]) == b"\r\n"
+        is_cut = not is_blank and len(view) > MAX_HEADER and _UNENDED.match(content, at, MAX_HEADER)
+        count = _count(header)
+        if is_cut or count > MAX_FIELDS:
+            raise MalformedMessage(f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER} octets")
+        if header and not (count and (is_blank or at == len(view))):
             raise MalformedMessage("a line of the header is not a header field")
-        return cls(tuple(fields), b"" if fields else b"\r\n", view[at:])
+        if is_blank:
+            return cls(header, b"\r\n", view[at + 2 :])
+        return cls(header, b"" if header else b"\r\n", view[at:])
 
     @property
-    def header(self) -> bytes:
-        """All fields, without the blank line."""
-        return b"".join([found.raw for found in self.fields])
+    def fields(self) -> tuple[Field, ...]:
+        """In order of appearance."""
+        if self._fields is None:
+            self._fields = tuple([Field(name.lower(), raw) for raw, name in _FIELD.findall(self.header)])
+        return self._fields
 
     @property
     def size(self) -> int:
         """Octets, as SIZE counts them (RFC 1870 §3): before dot-stuffing."""
         return len(self.header) + len(self.separator) + len(self.body)
 
+    def mentions(self, *names: bytes) -> bool:
+        """Whether one of `names` (lower case) stands in the header, as the name of a field or anywhere: a quick no."""
+        if self._lower is None:
+            self._lower = self.header.lower()
+        return any(map(self._lower.__contains__, names))
+
     def all(self, name: bytes) -> list[Field]:
         """The fields called `name` (lower case), from the top."""
-        return [found for found in self.fields if found.name == name]
+        return [found for found in self.fields if found.name == name] if self.mentions(name) else []
 
     def prepend(self, *raw: bytes) -> Message:
         """The message with whole fields (each with its CRLF) put on top, the first one topmost."""
-        return Message((*map(_field, raw), *self.fields), self.separator, self.body)
+        return Message(_whole(raw) + self.header, self.separator, self.body)
 
     def append(self, *raw: bytes) -> Message:
         """The message with whole fields put below its others."""
-        return Message((*self.fields, *map(_field, raw)), self.separator, self.body)
+        return Message(self.header + _whole(raw), self.separator, self.body)
+
+    def with_fields(self, fields: Iterable[Field]) -> Message:
+        """The message with `fields` in place of its own."""
+        return Message(b"".join([found.raw for found in fields]), self.separator, self.body)
 
     def without(self, unwanted: Callable[[Field], bool]) -> Message:
         """The message without the fields for which `unwanted` holds; itself if there are none."""
-        kept = tuple([found for found in self.fields if not unwanted(found)])
-        return self if len(kept) == len(self.fields) else Message(kept, self.separator, self.body)
+        kept = [found for found in self.fields if not unwanted(found)]
+        return self if len(kept) == len(self.fields) else self.with_fields(kept)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """The message in pieces, for writing it out without a second copy; a small one in one piece."""
@@ -105,8 +124,17 @@ class Message:
         return b"".join(self.chunks())
 
 
-def _field(raw: bytes) -> Field:
-    found = _FIELD.fullmatch(raw)
-    if found is None:
-        raise ValueError(f"not a header field: {raw[:60]!r}")
-    return Field(found[1].lower(), raw)
+def _whole(raw: tuple[bytes, ...]) -> bytes:
+    """The fields in one piece, when each of them is one."""
+    header = b"".join(raw)
+    if not _HEADER.fullmatch(header) or _count(header) != len(raw):
+        raise ValueError(f"not a header field: {header[:60]!r}")
+    return header
+
+
+def _count(header: bytes) -> int:
+    """How many fields there are, which is how many lines are no folds; 0 where a bare LF stands among them."""
+    lines = header.count(b"\r\n")
+    if header.count(b"\n") != lines:
+        return 0
+    return lines - header.count(b"\r\n ") - header.count(b"\r\n\t")

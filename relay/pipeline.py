@@ -6,7 +6,7 @@ hop has said 250 or the queue has synced it (promise 1); a bug in here is the se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from relay import reply as replies
 from relay.address import Address
@@ -23,7 +23,7 @@ from relay.envelope import Envelope
 from relay.errors import MalformedMessage
 from relay.fact import Fact, Record
 from relay.forward.remembered import Remembered
-from relay.forward.route import find, reachable
+from relay.forward.route import Routed, find, reachable
 from relay.gateway import Gateway, Judged
 from relay.handover import Accepted, Handover
 from relay.message import Message
@@ -70,34 +70,37 @@ class Pipeline:
             hops.add(quarantine)
         return common(self._hops[name].capabilities for name in hops)
 
-    async def sender(self, envelope: Envelope) -> Reply:
+    def sender(self, envelope: Envelope) -> Reply:
         listener = self._config.listener[envelope.client.listener]
         senders, can_log_in = self._senders_of(envelope), self._senders is not None
         refusal = refuse_sender(listener, envelope.client, envelope.reverse_path, senders, can_log_in=can_log_in)
         return refusal or self._rates.message(self._config, envelope) or replies.SENDER_OK
 
-    async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
+    def recipient(self, envelope: Envelope, recipient: Address) -> Reply | Awaitable[Reply]:
         config, listener = self._config, self._config.listener[envelope.client.listener]
         if refusal := refuse_recipient(listener, recipient):
             return refusal
-        routed = find(config, envelope, recipient)
-        if routed is None or not routed.is_role:
-            known = self._recipients.get(envelope.client.listener)
-            if refusal := refuse_unknown(known, recipient, config.postmaster):
-                return refusal
+        known, routed = self._recipients.get(envelope.client.listener), find(config, envelope, recipient)
         if routed is None:
-            return replies.NO_ROUTE
-        if refusal := self._remembered.take(envelope, routed.mailbox):
+            return refuse_unknown(known, recipient, config.postmaster) or replies.NO_ROUTE
+        if not routed.is_role and (refusal := refuse_unknown(known, recipient, config.postmaster)):
             return refusal
-        refusal = self._rates.recipient(config, envelope)
-        asks = listener.verify_recipients and not routed.is_role and not is_postmaster(recipient, config.postmaster)
-        if refusal is None and asks:
-            hop, seconds = routed.route.hop, config.timeout.checks
-            ask = self._hops[hop].ask
-            refusal = await self._verification.refuse(config.verify, hop, ask, envelope, recipient, seconds)
-        if refusal is None and listener.role is Role.GATEWAY:
+        if refusal := self._remembered.take(envelope, routed.mailbox) or self._rates.recipient(config, envelope):
+            return refusal
+        if listener.verify_recipients and not routed.is_role and not is_postmaster(recipient, config.postmaster):
+            return self._verified(envelope, recipient, routed)
+        return self._taken(envelope, routed)
+
+    async def _verified(self, envelope: Envelope, recipient: Address, routed: Routed) -> Reply:
+        hop, seconds = routed.route.hop, self._config.timeout.checks
+        given = self._config.verify, hop, self._hops[hop].ask, envelope, recipient, seconds
+        return await self._verification.refuse(*given) or self._taken(envelope, routed)
+
+    def _taken(self, envelope: Envelope, routed: Routed) -> Reply:
+        if self._config.listener[envelope.client.listener].role is Role.GATEWAY:
             self._gateway.begin(envelope)
-        return refusal or replies.RECIPIENT_OK
+        envelope.routes[routed.mailbox] = routed.route
+        return replies.RECIPIENT_OK
 
     def forget(self, envelope: Envelope) -> None:
         self._gateway.forget(envelope)
@@ -141,12 +144,9 @@ class Pipeline:
             if isinstance(prepared, Reply):
                 return prepared
             sent, message = prepared
-        routes = {}
-        for recipient in envelope.recipients:
-            routed = find(config, envelope, recipient)
-            if routed is None:  # recipient() saw to it that there is one
-                return replies.NO_ROUTE
-            routes[routed.mailbox] = routed.route.via(judged.hop)
+        routes = envelope.routes
+        if judged.hop is not None:
+            routes = {mailbox: route.via(judged.hop) for mailbox, route in routes.items()}
         received = trace.received_field(envelope, config.hostname, self._clock.time())
         message = message.prepend(*judged.fields, received)
         is_reportable = judged.is_reportable and sent.reverse_path is not None

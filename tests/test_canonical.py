@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.canonical import chunked, relaxed_body, relaxed_field, simple_body, simple_field
-from relay.message import CHUNK
+from relay.canonical import chunked, relaxed_body, relaxed_field, relaxed_header, simple_body, simple_field
+from relay.message import CHUNK, Message
 
 # What canonicalisation is about, and little else.
 LINES = st.lists(st.sampled_from([b" ", b"\t", b"\r\n", b"a", b".", b"\xc3\xa9"]), max_size=40).map(b"".join)
@@ -36,6 +36,14 @@ def canonical(body: bytes) -> bytes:
 )
 def test_relaxed_field(raw: bytes, expected: bytes) -> None:
     assert relaxed_field(raw) == expected
+
+
+@given(st.lists(st.lists(st.sampled_from([b" ", b"\t", b"\r\n ", b"\r\n\t", b"a", b":"]), max_size=12).map(b"".join)))
+def test_a_relaxed_header_is_its_relaxed_fields(values: list[bytes]) -> None:
+    header = b"".join(b"Name \t:" + value + b"\r\n" for value in values)
+    fields = Message.parse(header + b"\r\n").fields
+    assert len(fields) == len(values)
+    assert relaxed_header(fields) == b"".join(relaxed_field(field.raw) + b"\r\n" for field in fields)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,11 +77,22 @@ def test_any_octets_are_a_message_or_malformed(pieces: list[bytes]) -> None:
         b"A: b\r\n" * (MAX_FIELDS + 1) + b"\r\n",
         b"A: " + b"b" * MAX_HEADER + b"\r\n\r\n",
         b"A: b\r\n" + b" c\r\n" * (MAX_HEADER // 4) + b"\r\n",
+        b"A: b\r\nB: c\nd\r\n\r\n",
     ],
 )
 def test_not_a_message(content: bytes) -> None:
     with pytest.raises(MalformedMessage):
         Message.parse(content)
+
+
+def test_millions_of_folds_take_no_memory() -> None:
+    content = bytearray(b"A: b\r\n" + b" \r\n" * 2_000_000)
+    tracemalloc.start()
+    with pytest.raises(MalformedMessage, match="more than"):
+        Message.parse(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 * 1024**2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import math
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from aiosmtpd import smtp as aiosmtpd
@@ -51,8 +52,18 @@ class HangUp(Exception):
         super().__init__(why)
 
 
+def any_octets() -> bool:
+    """Octets end the wait, whatever they are."""
+    return True
+
+
+def deaf() -> bool:
+    """Octets do not end the wait."""
+    return False
+
+
 class Channel(aiosmtpd.SMTP):
-    """The transport's side of a session. One task (`_handle_client`) reads and writes."""
+    """The transport's side of a session. One task (`_handle_client`) reads and writes, and what it waits with."""
 
     # What aiosmtpd.SMTP.__init__ sets for each connection, at 0.3 ms each: here once, for all.
     enable_SMTPUTF8 = False  # noqa: N815
@@ -83,7 +94,7 @@ class Channel(aiosmtpd.SMTP):
         self._is_in_handshake = False
         self._lingered = -1  # octets thrown away since we hung up; -1 before
         self._waiter: asyncio.Future[bool] | None = None
-        self._is_deaf = False
+        self._hears: Callable[[], bool] = any_octets
         self._drained: asyncio.Future[None] | None = None
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -101,12 +112,16 @@ class Channel(aiosmtpd.SMTP):
                 self.transport.abort()
             return
         self._buffer += data
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            try:
+                if self._hears():
+                    waiter.set_result(True)
+            except Exception as error:
+                waiter.set_exception(error)
         if len(self._buffer) > HIGH_WATER and not self._is_reading_paused:
             self._is_reading_paused = True
             self.transport.pause_reading()
-        waiter = self._waiter
-        if waiter is not None and not self._is_deaf and not waiter.done():
-            waiter.set_result(True)
 
     def eof_received(self) -> bool:
         """A half-close: what was begun goes on, and its reply is still taken. TLS knows no half-close."""
@@ -131,17 +146,18 @@ class Channel(aiosmtpd.SMTP):
 
     # --- waiting, always with a deadline ---------------------------------------------------------
 
-    async def wait(self, until: float, *, deaf: bool = False) -> bool:
+    async def wait(self, until: float, hears: Callable[[], bool] = any_octets) -> bool:
         """Until octets come or the client goes away: True. False when neither came by `until`, on the loop's clock.
 
-        deaf: octets do not end the wait.
+        hears: called when octets have come: whether they end the wait. It may take them, and set another deadline;
+        what it raises ends the wait.
         """
         if self._is_at_end:
             return True
         if self._is_reading_paused:
             self._is_reading_paused = False
             self.transport.resume_reading()
-        self._is_deaf = deaf
+        self._hears = hears
         waiter: asyncio.Future[bool] = self.loop.create_future()
         self._waiter = waiter
         self._set_deadline(until)
@@ -241,12 +257,16 @@ class Channel(aiosmtpd.SMTP):
         """Put `reply` behind those that go out with the next `flush`."""
         self._replies.append(reply.wire())
 
-    async def flush(self) -> None:
-        """Write what was said, in one piece, and wait while the client takes it too slowly."""
+    def write(self) -> None:
+        """Write what was said, in one piece."""
         if self._replies:
             if not self._is_lost:
                 self.transport.write(b"".join(self._replies))
             self._replies.clear()
+
+    async def flush(self) -> None:
+        """Write what was said, and wait while the client takes it too slowly."""
+        self.write()
         if self._is_writing_paused and not self._is_lost:
             self._drained = self.loop.create_future()
             self._set_deadline(self.loop.time() + self.service.config.timeout.write)

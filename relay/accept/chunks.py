@@ -39,18 +39,13 @@ def parse_bdat(argument: bytes) -> Chunk | Reply:
 
 
 class ChunkReader(Incoming):
-    """Takes pieces of chunks.
+    """Takes pieces of chunks. is_told: the client has heard why it is refused."""
 
-    begun: when the first was announced, on the loop's clock. is_told: the client has heard why it is refused.
-    """
-
-    __slots__ = ("_has_cr", "_reservation", "begun", "is_told")
+    __slots__ = ("_has_cr", "is_told")
 
     def __init__(self, reservation: Reservation, begun: float) -> None:
-        super().__init__(reservation.grow)
-        self.begun = begun
+        super().__init__(reservation, begun)
         self.is_told = False
-        self._reservation = reservation
         self._has_cr = False  # a CR that may be half of a CRLF
 
     def feed(self, piece: bytearray) -> None:
@@ -75,7 +70,3 @@ class ChunkReader(Incoming):
         self.refused = self.refused or reply
         self.content = bytearray()
         self.release()
-
-    def release(self) -> None:
-        """Give back the memory that was counted for it."""
-        self._reservation.release()

@@ -9,7 +9,7 @@ FAILS      a Reply instead of the command.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from relay import reply
 from relay.accept import dsn as reports
@@ -30,8 +30,7 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _HTTP = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI", "HOST:"})
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """MAIL FROM. reverse_path: None is `<>`. size: 0 when not declared. ret, envid: as given, "" when not."""
 
     reverse_path: Address | None
@@ -87,7 +86,7 @@ def parse_mail(argument: bytes, *, extended: bool, spaces: bool, max_size: int, 
     if path is not None and not path.domain:
         return reply.bad_sender("no domain")
     size, eight_bit, smtputf8, ret, envid = 0, False, False, "", ""
-    parameters = _parameters(rest, extended=extended)
+    parameters = _parameters(rest, extended=extended) if rest else {}
     if isinstance(parameters, Reply):
         return parameters
     for name, value in parameters.items():
@@ -110,7 +109,7 @@ def parse_mail(argument: bytes, *, extended: bool, spaces: bool, max_size: int, 
                 return reply.syntax(f"bad value for {name.decode()}")
             case _:
                 return reply.UNKNOWN_PARAMETER
-    if path is not None and not path.is_ascii and not smtputf8:
+    if not smtputf8 and not argument.isascii():  # in its path: no parameter may hold such
         return reply.NEEDS_SMTPUTF8
     if size > max_size:
         return reply.TOO_BIG
@@ -129,7 +128,7 @@ def parse_rcpt(
         return reply.bad_recipient(str(error))
     if path is None:
         return reply.bad_recipient("it is empty")
-    parameters = _parameters(rest, extended=extended)
+    parameters = _parameters(rest, extended=extended) if rest else {}
     if isinstance(parameters, Reply):
         return parameters
     on = original = ""
@@ -143,7 +142,7 @@ def parse_rcpt(
                 return reply.syntax(f"bad value for {name.decode()}")
             case _:
                 return reply.UNKNOWN_PARAMETER
-    if not path.is_ascii and not smtputf8:
+    if not smtputf8 and not argument.isascii():
         return reply.NEEDS_SMTPUTF8
     return path, Notify(on, original) if parameters else None
 

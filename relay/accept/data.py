@@ -7,10 +7,9 @@ FAILS      never: what is too big is read on to its end and forgotten, `refused`
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from relay import reply as replies
 from relay.accept import wire
+from relay.accept.limits import Reservation
 from relay.reply import Reply
 
 _DOT = b"\r\n."
@@ -27,20 +26,25 @@ class Incoming:
              holds the loop for long; a piece never ends inside a CRLF, so that the answer is the same.
     """
 
-    __slots__ = ("_grow", "content", "problem", "received", "refused")
+    __slots__ = ("_reservation", "begun", "content", "problem", "received", "refused")
 
-    def __init__(self, grow: Callable[[int], Reply | None]) -> None:
-        """grow: asked before the message grows to so many octets; a Reply refuses it."""
+    def __init__(self, reservation: Reservation, begun: float) -> None:
+        """reservation: asked before the message grows. begun: when it was announced, on the loop's clock."""
+        self.begun = begun
         self.content = bytearray()
         self.received = 0
         self.refused: Reply | None = None
         self.problem: Reply | None = None
-        self._grow = grow
+        self._reservation = reservation
+
+    def release(self) -> None:
+        """Give back the memory that was counted for it."""
+        self._reservation.release()
 
     def _add(self, piece: bytearray) -> None:
         if self.refused is not None:
             return
-        self.refused = self._grow(len(self.content) + len(piece))
+        self.refused = self._reservation.grow(len(self.content) + len(piece))
         if self.refused is None:
             self.content += piece
             if self.problem is not replies.NUL_OCTET:  # the one that cannot be repaired
@@ -54,8 +58,8 @@ class DotReader(Incoming):
 
     __slots__ = ("_begun", "_tail")
 
-    def __init__(self, grow: Callable[[int], Reply | None]) -> None:
-        super().__init__(grow)
+    def __init__(self, reservation: Reservation, begun: float) -> None:
+        super().__init__(reservation, begun)
         self._tail = b"\r\n"  # the CRLF of the DATA command: a dot may follow at once
         self._begun = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,12 +27,12 @@ class Stages(Protocol):
         """What every next hop behind this listener takes: EHLO promises no more."""
         ...
 
-    async def sender(self, envelope: Envelope) -> Reply:
+    def sender(self, envelope: Envelope) -> Reply:
         """At MAIL; a positive reply opens the transaction."""
         ...
 
-    async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
-        """At RCPT; after a positive reply `recipient` is appended to the envelope."""
+    def recipient(self, envelope: Envelope, recipient: Address) -> Reply | Awaitable[Reply]:
+        """At RCPT; after a positive reply `recipient` is appended to the envelope. To be awaited only if it waits."""
         ...
 
     async def receive(self, envelope: Envelope, content: bytearray) -> Reply:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from aiosmtpd import smtp as aiosmtpd
@@ -24,7 +24,7 @@ from relay.accept.sasl import MECHANISMS, Credentials
 from relay.accept.service import Service
 from relay.address import Address
 from relay.config.models import BareNewline, ListenTls, LongLines, Role
-from relay.envelope import Client, Envelope, Tls, new_id
+from relay.envelope import Client, Envelope, Notify, Tls, new_id
 from relay.fact import Fact
 from relay.reply import Reply
 
@@ -70,6 +70,7 @@ class Session(aiosmtpd.Session):
                 self.extended_smtp,
                 self.tls,
                 self.login.name if self.login else None,
+                self.address,
             )
         return self._client
 
@@ -120,7 +121,7 @@ class Session(aiosmtpd.Session):
             lines.append(f"AUTH {' '.join(MECHANISMS)}")
         return [*lines, "HELP"]
 
-    async def mail(self, argument: bytes) -> Reply:
+    def mail(self, argument: bytes) -> Reply:
         if not self.host_name or self.envelope is not None:
             return self._rejected("mail", replies.NESTED_MAIL if self.host_name else replies.HELLO_FIRST, {})
         if not self.is_known:  # the balancer's own address may do more than its clients
@@ -147,13 +148,13 @@ class Session(aiosmtpd.Session):
             ret=mail.ret,
             envid=mail.envid,
         )
-        reply = await self.service.stages.sender(envelope)
+        reply = self.service.stages.sender(envelope)
         if not reply.is_positive:
             return self._rejected("mail", reply, {"from": _path(mail.reverse_path)}, id=envelope.id)
         self.envelope = envelope
         return reply
 
-    async def rcpt(self, argument: bytes) -> Reply:
+    def rcpt(self, argument: bytes) -> Reply | Awaitable[Reply]:
         envelope = self.envelope
         if envelope is None:
             return self._rejected("rcpt", self._nothing_open(), {})
@@ -172,7 +173,18 @@ class Session(aiosmtpd.Session):
         if len(envelope.recipients) >= self.service.config.limit.recipients:
             self.junk += 1
             return self._rejected("rcpt", replies.TOO_MANY_RECIPIENTS, {"to": str(recipient)}, id=envelope.id)
-        reply = await self.service.stages.recipient(envelope, recipient)
+        reply = self.service.stages.recipient(envelope, recipient)
+        if isinstance(reply, Reply):
+            return self._chosen(envelope, recipient, notify, reply)
+        return self._chosen_later(envelope, recipient, notify, reply)
+
+    async def _chosen_later(
+        self, envelope: Envelope, recipient: Address, notify: Notify | None, reply: Awaitable[Reply]
+    ) -> Reply:
+        return self._chosen(envelope, recipient, notify, await reply)
+
+    def _chosen(self, envelope: Envelope, recipient: Address, notify: Notify | None, reply: Reply) -> Reply:
+        """The stages' `reply` to a recipient."""
         if not reply.is_positive:
             addresses = {"from": _path(envelope.reverse_path), "to": str(recipient)}
             return self._rejected("rcpt", reply, addresses, id=envelope.id)

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="override"
 """The conversation with one client: who it is, greeting, commands; our subclass of aiosmtpd's SMTP.
 
-We differ from aiosmtpd: the `smtp_*` methods get octets and return their Reply; one that returns
+We differ from aiosmtpd: the `smtp_*` methods get octets and return their Reply, or what is to be awaited for it;
 None has spoken for itself.
 
 STANDARDS  RFC 5321 §3.1, §4.1, §4.3 (sequence), RFC 2920 (PIPELINING: replies are gathered and
@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable
 
 from relay import reply as replies
 from relay.accept import command, proxy
-from relay.accept.channel import HangUp
+from relay.accept.channel import HangUp, deaf
 from relay.accept.counts import Holder
+from relay.accept.data import DotReader
 from relay.accept.limits import holder, is_in, plain_ip
 from relay.accept.sasl import Credentials, read_credentials
 from relay.accept.session import Session
@@ -36,12 +37,17 @@ _HELP = Reply(214, "0.0", "RFC 5321")
 
 
 class Smtp(Upload):
-    """One client's session, from 220 to 221."""
+    """One client's session, from 220 to 221.
+
+    Commands are obeyed as they come in, by plain functions. The session's task goes on where something has to be
+    waited for: the next hop, a delay, a login, a handshake.
+    """
 
     _is_counted = False
     _holder: Holder | None = None  # whom this connection is counted for
     _is_over = False
     _must_end = False
+    _rest: Awaitable[None] | None = None  # of a command: what has to be waited for
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -146,12 +152,50 @@ class Smtp(Upload):
         if not await self._greet():
             return
         while not self._is_over:
+            if not self._go_on():
+                if self._is_at_end:
+                    return
+                if not await self.wait(self._until(), self._go_on):
+                    raise self._too_late()
+            if isinstance(self.reading, DotReader):
+                await self._receive_text(self.reading)
+            elif self._rest is not None:
+                rest, self._rest = self._rest, None
+                await rest
+            if self._is_writing_paused:
+                await self.flush()
+
+    def _go_on(self) -> bool:
+        """Obey the commands that have come, and write the replies. True: now the task has to go on.
+
+        Called by the task, and by what comes in while the task waits for commands.
+        """
+        has_obeyed = False
+        while self.reading is None:
             if self._must_end or (self.service.is_draining and self.session.chunks is None):
                 raise HangUp(replies.SHUTTING_DOWN, "draining", lingers=bool(self._buffer))
-            line = await self.read_line(self.service.patience.command)
+            line = self.take_line()
             if line is None:
-                return
-            await self._obey(line)
+                break
+            has_obeyed = True
+            self._rest = self._obey(line)
+            if self._rest is not None or self._is_over:
+                return True
+        self.write()
+        if has_obeyed:  # octets that drip in buy no time
+            self._set_deadline(self._until())
+        return self._is_writing_paused or (self.reading is not None and bool(self._buffer))
+
+    def _until(self) -> float:
+        """When the next command must have come, or a block of the message."""
+        if self.reading is not None:
+            return self._block_until(self.reading)
+        return self.loop.time() + self.service.patience.command
+
+    def _too_late(self) -> HangUp:
+        if self.reading is not None:
+            return HangUp(replies.TOO_SLOW, "slow message")
+        return HangUp(replies.IDLE_TOO_LONG, "idle", lingers=False)
 
     async def _learn_client(self) -> bool:
         """Read the load balancer's header. False: it only looked whether the port is open."""
@@ -192,7 +236,7 @@ class Smtp(Upload):
                     if delay.early_talker is EarlyTalker.REFUSE:
                         raise HangUp(replies.EARLY_TALKER, "early talker")
                     self.session.note("early_talker", {"ip": self.session.address})
-                    await self.wait(until, deaf=True)
+                    await self.wait(until, deaf)
             finally:
                 self.service.load.get_up()
         self.say(self.service.greeting)
@@ -200,42 +244,58 @@ class Smtp(Upload):
 
     # --- commands ------------------------------------------------------------------------------
 
-    async def _obey(self, line: bytes) -> None:
-        """One command and its reply."""
+    def _obey(self, line: bytes) -> Awaitable[None] | None:
+        """One command. What is well is answered at once; all else is left to be waited for."""
         parsed = command.parse_line(line)
         if isinstance(parsed, Reply):
             if line[:4].upper() == b"BDAT":
                 raise HangUp(parsed, "BDAT without a size")
-            await self._answer_fault(parsed)
-            return
+            return self._answer_fault(parsed)
         verb, argument = parsed
         method = _COMMANDS.get(verb)
         if method is None:
-            await self._answer_unknown(verb)
-            return
+            return self._answer_unknown(verb)
         self._may_be_text = False
         session = self.session
         junk = session.junk
+        if verb in _JUNK:
+            session.junk += 1
+        reply: Reply | Awaitable[Reply | None]
         if session.needs_tls and verb not in _BEFORE_TLS:
             self._may_be_text = verb == "DATA"
-            reply: Reply | None = replies.TLS_FIRST
+            reply = replies.TLS_FIRST
         else:
             try:
-                reply = await method(self, argument)
+                reply = method(self, argument)
             except HangUp:
                 raise
             except Exception as error:
-                session.errors += 1
-                reply = session.trouble(error)
-        if verb in _JUNK:
-            session.junk += 1
-        if reply is not None:
-            if reply.is_positive:
-                self.say(reply)
+                reply = self._trouble(error)
+        if isinstance(reply, Reply) and reply.code < 400 and session.junk == junk:
+            self.say(reply)
+            return None
+        return self._answer(reply, junk)
+
+    async def _answer(self, reply: Reply | Awaitable[Reply | None], junk: int) -> None:
+        """The reply to a command that waits for something, is faulty or junk. junk: how much there was before it."""
+        session = self.session
+        try:
+            said = reply if isinstance(reply, Reply) else await reply
+        except HangUp:
+            raise
+        except Exception as error:
+            said = self._trouble(error)
+        if said is not None:
+            if said.is_positive:
+                self.say(said)
             else:
-                await self._answer_fault(reply)
+                await self._answer_fault(said)
         if session.junk > junk and session.junk > self.service.patience.junk:
             raise HangUp(replies.TOO_MANY_ERRORS, "junk")
+
+    def _trouble(self, error: Exception) -> Reply:
+        self.session.errors += 1
+        return self.session.trouble(error)
 
     async def _answer_unknown(self, verb: str) -> None:
         if command.is_http(verb):
@@ -266,7 +326,7 @@ class Smtp(Upload):
         if delay.error and not is_in(self.session.ip, delay.skip) and self.service.load.lie_down():
             try:
                 await self.flush()
-                await self.wait(self.loop.time() + delay.error, deaf=True)
+                await self.wait(self.loop.time() + delay.error, deaf)
             finally:
                 self.service.load.get_up()
 
@@ -274,42 +334,36 @@ class Smtp(Upload):
         """aiosmtpd's name for: forget the transaction."""
         self.session.reset()
 
-    async def smtp_EHLO(self, arg: bytes) -> Reply | None:
+    def smtp_EHLO(self, arg: bytes) -> Reply | Awaitable[None]:
         name = command.parse_hello(arg)
-        if isinstance(name, Reply):
-            return name
-        await super().smtp_EHLO(name)
-        return None
+        return name if isinstance(name, Reply) else super().smtp_EHLO(name)
 
-    async def smtp_HELO(self, arg: bytes) -> Reply | None:
+    def smtp_HELO(self, arg: bytes) -> Reply | Awaitable[None]:
         name = command.parse_hello(arg)
-        if isinstance(name, Reply):
-            return name
-        await super().smtp_HELO(name)
-        return None
+        return name if isinstance(name, Reply) else super().smtp_HELO(name)
 
-    def smtp_MAIL(self, arg: bytes) -> Awaitable[Reply]:
+    def smtp_MAIL(self, arg: bytes) -> Reply:
         return self.session.mail(arg)
 
-    def smtp_RCPT(self, arg: bytes) -> Awaitable[Reply]:
+    def smtp_RCPT(self, arg: bytes) -> Reply | Awaitable[Reply]:
         return self.session.rcpt(arg)
 
-    async def smtp_RSET(self, arg: bytes) -> Reply:
+    def smtp_RSET(self, arg: bytes) -> Reply:
         if arg:
             return replies.syntax("RSET takes no argument")
         self.session.reset()
         return replies.OK
 
-    async def smtp_NOOP(self, arg: bytes) -> Reply:
+    def smtp_NOOP(self, arg: bytes) -> Reply:
         return replies.OK
 
-    async def smtp_VRFY(self, arg: bytes) -> Reply:
+    def smtp_VRFY(self, arg: bytes) -> Reply:
         return replies.VRFY if arg else replies.syntax("write VRFY address")
 
-    async def smtp_HELP(self, arg: bytes) -> Reply:
+    def smtp_HELP(self, arg: bytes) -> Reply:
         return _HELP
 
-    async def smtp_QUIT(self, arg: bytes) -> Reply:
+    def smtp_QUIT(self, arg: bytes) -> Reply:
         if arg:
             return replies.syntax("QUIT takes no argument")
         self._is_over = True
@@ -364,7 +418,7 @@ class Smtp(Upload):
         self.session.note("refused", values)
 
 
-_COMMANDS: dict[str, Callable[[Smtp, bytes], Awaitable[Reply | None]]] = {
+_COMMANDS: dict[str, Callable[[Smtp, bytes], Reply | Awaitable[Reply | None]]] = {
     "EHLO": Smtp.smtp_EHLO,
     "HELO": Smtp.smtp_HELO,
     "MAIL": Smtp.smtp_MAIL,

@@ -29,7 +29,7 @@ class Upload(Channel):
     reading: Incoming | None = None
     _may_be_text = False  # the client may take its own DATA for accepted, and send text
 
-    async def smtp_DATA(self, arg: bytes) -> Reply | None:
+    def smtp_DATA(self, arg: bytes) -> Reply:
         session = self.session
         if refusal := session.data_refusal(arg):
             self._may_be_text = True
@@ -38,18 +38,19 @@ class Upload(Channel):
             return refusal
         if self._buffer and self.service.is_gateway and session.login is None:
             raise HangUp(replies.OUT_OF_STEP, "text before 354")  # RFC 2920 §3.1
-        self.say(replies.START_DATA)
-        await self.flush()
         reservation = Reservation(self.service.load, self.service.settings.max_message_size)
-        message = DotReader(reservation.grow)
+        self.reading = DotReader(reservation, self.loop.time())
+        return replies.START_DATA
+
+    async def _receive_text(self, message: DotReader) -> None:
+        """The message behind 354, and the reply to it."""
         try:
             if await self._read(message, self._read_to_dot(message)):
                 await self._conclude(message)
         finally:
             # Whatever happened, no second message may use this envelope.
-            reservation.release()
-            session.reset()
-        return None
+            message.release()
+            self.session.reset()
 
     async def smtp_BDAT(self, arg: bytes) -> Reply | None:
         """Each chunk is read to its end, then answered. After one that is refused all are, up to the last."""
@@ -117,7 +118,6 @@ class Upload(Channel):
             self.reading = None
 
     async def _read_to_dot(self, message: DotReader) -> bool:
-        begun = self.loop.time()
         while True:
             if self._buffer:
                 piece, self._buffer = self._buffer, bytearray()
@@ -130,7 +130,7 @@ class Upload(Channel):
                 return False
             if message.refused and message.received > self._most:
                 raise HangUp(message.refused, "endless message")
-            await self._wait_for_block(message, begun)
+            await self._wait_for_block(message)
 
     async def _read_octets(self, message: ChunkReader, left: int) -> bool:
         while left:
@@ -138,7 +138,7 @@ class Upload(Channel):
                 if self._is_at_end:
                     return False
                 await self.flush()
-                await self._wait_for_block(message, message.begun)
+                await self._wait_for_block(message)
                 continue
             if len(self._buffer) <= left:
                 piece, self._buffer = self._buffer, bytearray()
@@ -149,16 +149,20 @@ class Upload(Channel):
             message.feed(piece)
         return True
 
-    async def _wait_for_block(self, message: Incoming, begun: float) -> None:
+    async def _wait_for_block(self, message: Incoming) -> None:
+        until = self._block_until(message)
+        if until <= self.loop.time() or not await self.wait(until):
+            raise HangUp(replies.TOO_SLOW, "slow message")
+
+    def _block_until(self, message: Incoming) -> float:
+        """When the next block of `message` must have come."""
         now = self.loop.time()
-        seconds = seconds_for_block(
-            now - begun,
+        return now + seconds_for_block(
+            now - message.begun,
             message.received,
             idle=self.service.patience.data_idle,
             rate=self.service.config.timeout.data_min_rate,
         )
-        if seconds <= 0 or not await self.wait(now + seconds):
-            raise HangUp(replies.TOO_SLOW, "slow message")
 
     @property
     def _most(self) -> int:

@@ -13,11 +13,11 @@ from relay.config.queue import Unverified
 from relay.verdict import DkimResult, SpfResult, Verdicts
 
 
-def may_report(reverse_path: Address | None, verdicts: Verdicts | None, unverified: Unverified) -> bool:
-    """verdicts: None for clients that the configuration exempts from checks: they are known."""
+def may_report(reverse_path: Address | None, verdicts: Verdicts, unverified: Unverified) -> bool:
+    """verdicts: of this message, which is not from a client that the configuration exempts from checks."""
     if reverse_path is None:
         return False
-    if verdicts is None or unverified is Unverified.SEND or verdicts.spf.result is SpfResult.PASS:
+    if unverified is Unverified.SEND or verdicts.spf.result is SpfResult.PASS:
         return True
     domain = reverse_path.domain_key
     signers = {domain_key(one.domain) for one in verdicts.dkim if one.result is DkimResult.PASS}

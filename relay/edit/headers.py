@@ -24,7 +24,7 @@ _SUSPECTS = _RECEIVERS | {b"authentication-results"}
 
 def clean(message: Message, authserv_id: str) -> Message:
     """The message without what only its receiver may write: results under our name, our marks, Return-Path."""
-    if _SUSPECTS.isdisjoint([field.name for field in message.fields]):
+    if not message.mentions(*_SUSPECTS):
         return message
     return message.without(lambda field: field.name in _RECEIVERS or claims(field, authserv_id))
 
@@ -51,12 +51,20 @@ def _date(time: int) -> str:
     return format_datetime(datetime.fromtimestamp(time, UTC))
 
 
-def folded(name: str, *units: str) -> bytes:
+def folded(name: str, first: str, *units: str) -> bytes:
     """The field `name: unit unit …` with its CRLF. Lines break between units only, before they pass MAX_LINE."""
-    field, line = b"", f"{name}:".encode()
-    for index, unit in enumerate(unit.encode() for unit in units):
-        if index and len(line) + 1 + len(unit) > MAX_LINE:
-            field, line = field + line + b"\r\n", b"\t" + unit
+    return continued(f"{name}: {first}".encode(), *units) + b"\r\n"
+
+
+def continued(begun: bytes, *units: str) -> bytes:
+    """A field as far as it was folded, with more units behind it; both without the CRLF at the end."""
+    room = MAX_LINE - len(begun) + begun.rfind(b"\n") + 1
+    for unit in units:
+        added = unit.encode()
+        room -= 1 + len(added)
+        if room < 0:
+            begun += b"\r\n\t" + added
+            room = MAX_LINE - 1 - len(added)
         else:
-            line += b" " + unit
-    return field + line + b"\r\n"
+            begun += b" " + added
+    return begun

@@ -46,7 +46,7 @@ def masquerade(
     new = _masked(here, author)
     if (sender, fields) != (envelope.reverse_path, message.fields):
         record(Fact("edit.rewritten", envelope.id, {"from": str(sender or "<>"), "author": str(new)}))
-    return replace(envelope, reverse_path=sender), replace(message, fields=fields), new
+    return replace(envelope, reverse_path=sender), message.with_fields(fields), new
 
 
 def _masked(tables: list[Masquerade], address: Address) -> Address:

@@ -54,16 +54,18 @@ class Signer:
     def __init__(self, domains: Mapping[str, Domain], clock: Clock, record: Record) -> None:
         keys = load_keys(domains)
         self._domains = {
-            domain_key(domain.name): (tuple(keys[table]), domain.on_missing_key) for table, domain in domains.items()
+            domain_key(domain.name): (keys[table], domain.on_missing_key, not any(map(_is_slow, keys[table])))
+            for table, domain in domains.items()
         }
         self._clock, self._record = clock, record
         self._threads = ThreadPoolExecutor(2, "sign")  # they end with the Signer
 
     def domain(self, author: Address) -> str | None:
         """The configured domain that signs for `author`, in A-labels; None when his is not one of ours."""
-        labels = author.domain_key.split(".")
-        candidates = (".".join(labels[index:]) for index in range(len(labels)))
-        return next((name for name in candidates if name in self._domains), None)
+        name = author.domain_key
+        while name and name not in self._domains:
+            name = name.partition(".")[2]
+        return name or None
 
     def keys(self, domain: str) -> tuple[SigningKey, ...]:
         """The keys of a domain that `domain` returned."""
@@ -79,22 +81,20 @@ class Signer:
             values = {"domain": author.domain if author else ""}
             self._record(Fact("edit.not_ours", id, values, "debug"))
             return message
-        keys, on_missing_key = self._domains[domain]
+        keys, on_missing_key, is_quick = self._domains[domain]
         if not keys:
             level = "error" if on_missing_key is MissingKey.REFUSE else "warning"
             self._record(Fact("edit.unsigned", id, {"domain": domain, "cause": "no usable key"}, level))
             if on_missing_key is MissingKey.REFUSE:
                 raise CannotSign(f"no usable key for {domain}")
             return message
-        made = await self._signatures(message, keys)
+        if is_quick and len(message.body) <= _SMALL:
+            made = signatures(message, keys, self._clock.time())  # to hand it over and take it back costs as much
+        else:
+            given = message, keys, self._clock.time()
+            made = await asyncio.get_running_loop().run_in_executor(self._threads, signatures, *given)
         self._record(Fact("edit.signed", id, {"domain": domain, "selectors": [key.selector for key in keys]}))
         return message.prepend(*made)
-
-    async def _signatures(self, message: Message, keys: Sequence[SigningKey]) -> list[bytes]:
-        given = message, keys, self._clock.time()
-        if len(message.body) <= _SMALL and not any(_is_slow(key) for key in keys):
-            return signatures(*given)  # to hand it over and take it back costs as much
-        return await asyncio.get_running_loop().run_in_executor(self._threads, signatures, *given)
 
 
 def _is_slow(key: SigningKey) -> bool:

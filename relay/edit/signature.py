@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from relay.canonical import chunked, relaxed_body, relaxed_field
+from relay.canonical import chunked, relaxed_body, relaxed_field, relaxed_header
 from relay.edit.headers import folded
 from relay.edit.key import SigningKey
 from relay.message import Message
@@ -37,7 +37,7 @@ SIGNED = (
     "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Help", "List-Post", "List-Archive",
     "List-Owner", "List-Subscribe",
 )  # fmt: skip
-_KEYS = {name: name.lower().encode() for name in (*OVERSIGNED, *SIGNED, "DKIM-Signature")}
+_SPELLED = {name.lower().encode(): name for name in (*OVERSIGNED, *SIGNED, "DKIM-Signature")}
 
 _PIECE = 72  # characters of b= on a line
 _PADDING, _DIGEST = padding.PKCS1v15(), Prehashed(hashes.SHA256())
@@ -65,41 +65,54 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    message: Message, keys: Sequence[SigningKey], time: float, begin: tuple[str, str], signed: Sequence[str]
+    message: Message, keys: Sequence[SigningKey], time: float, begin: tuple[str, str], signed: tuple[str, ...]
 ) -> list[_Prepared]:
     """begin: the name of the field and its first tag. signed: named in h= besides the oversigned ones."""
-    names = (*OVERSIGNED, *signed)
-    present: dict[bytes, list[bytes]] = {}
-    for found in reversed(message.fields):  # RFC 6376 §5.4.2: from the bottom up
-        present.setdefault(found.name, []).append(found.raw)
-    named = [present.get(_KEYS[name], []) for name in names]
-    header = sha256(b"".join([relaxed_field(raw) + b"\r\n" for fields in named for raw in fields]))
-    counts = tuple(map(len, named))
+    fields = message.fields
+    named = _named(tuple([_SPELLED.get(found.name, "") for found in fields]), signed)
+    header = sha256(relaxed_header([fields[index] for indexes in named for index in indexes]))
     body = sha256()
     for piece in relaxed_body(chunked(message.body)):
         body.update(piece)
-    rest = b"\tt=%d; bh=%s;\r\n\tb=" % (time, b64encode(body.digest()))
+    rest = b"t=%d; bh=%s;\r\n\tb=" % (time, b64encode(body.digest()))
     prepared = []
     for key in keys:
-        field = _begin(*begin, key.algorithm, key.domain, key.selector, names, counts) + rest
+        field, relaxed = _begin(*begin, key.algorithm, key.domain, key.selector, signed, named)
         hashed = header.copy()
-        hashed.update(relaxed_field(field))  # RFC 6376 §3.7: with an empty b=, without its CRLF
-        prepared.append(_Prepared(key, field, hashed.digest()))
+        # RFC 6376 §3.7: with an empty b=, without its CRLF
+        hashed.update(relaxed + b" " + rest.replace(b"\r\n\t", b" "))
+        prepared.append(_Prepared(key, field + b"\t" + rest, hashed.digest()))
     return prepared
 
 
 @lru_cache(256)  # the mails of one program have the same fields
+def _named(present: tuple[str, ...], signed: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """For each name that is signed, which of the fields `present` bear it: from the bottom up (RFC 6376 §5.4.2)."""
+    bearers: dict[str, list[int]] = {}
+    for index in reversed(range(len(present))):
+        bearers.setdefault(present[index], []).append(index)
+    return tuple(tuple(bearers.get(name, ())) for name in (*OVERSIGNED, *signed))
+
+
+@lru_cache(256)
 def _begin(
-    name: str, first: str, algorithm: str, domain: str, selector: str, names: tuple[str, ...], counts: tuple[int, ...]
-) -> bytes:
-    """The field with all its tags up to h=, in whole lines. counts: how many fields there are of each of `names`."""
+    name: str,
+    first: str,
+    algorithm: str,
+    domain: str,
+    selector: str,
+    signed: tuple[str, ...],
+    named: tuple[tuple[int, ...], ...],
+) -> tuple[bytes, bytes]:
+    """The field with all its tags up to h=, in whole lines, and its relaxed form. named: as `_named` has it."""
     units: list[str] = []
-    for signed, count in zip(names, counts, strict=True):
-        alike = [signed] * (count + (signed in OVERSIGNED))
+    for one, indexes in zip((*OVERSIGNED, *signed), named, strict=True):
+        alike = [one] * (len(indexes) + (one in OVERSIGNED))
         units += [":".join(alike[at : at + 2]) + ":" for at in range(0, len(alike), 2)]
     units[0] = "h=" + units[0]
     units[-1] = units[-1][:-1] + ";"
-    return folded(name, first, f"a={algorithm};", "c=relaxed/relaxed;", f"d={domain};", f"s={selector};", *units)
+    field = folded(name, first, f"a={algorithm};", "c=relaxed/relaxed;", f"d={domain};", f"s={selector};", *units)
+    return field, relaxed_field(field)
 
 
 def _complete(prepared: Sequence[_Prepared]) -> list[bytes]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from functools import lru_cache
 
 from relay.address import domain_key
 from relay.config.models import Limit
-from relay.edit.headers import date, folded
+from relay.edit.headers import continued, date, folded
 from relay.envelope import Envelope, Tls
 from relay.lexical import Kind, tokens, unfold
 from relay.message import Field, Message
@@ -33,15 +33,20 @@ def received_field(envelope: Envelope, hostname: str, time: float) -> bytes:
     `for` is there only when there is one recipient: the others may be blind copies.
     """
     client = envelope.client
-    said = client.helo if _SAID.match(client.helo) else "invalid"
-    units = [f"from {said} ({_literal(client.ip)})", f"by {hostname} with {_protocol(envelope)}"]
-    if client.tls is not None:
-        units.append(_tls_comment(client.tls))
-    units.append(f"id {envelope.id}")
+    begun = _begun(hostname, client.helo, client.address, _protocol(envelope), client.tls)
+    units = [f"id {envelope.id}"]
     if len(envelope.recipients) == 1:
         units.append(f"for <{envelope.recipients[0]}>")
     units[-1] += ";"
-    return folded("Received", *units, date(time))
+    return continued(begun, *units, date(time)) + b"\r\n"
+
+
+@lru_cache(1024)  # what the mails of a session have in common
+def _begun(hostname: str, helo: str, address: str, protocol: str, tls: Tls | None) -> bytes:
+    said = helo if _SAID.match(helo) else "invalid"
+    literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+    comment = [] if tls is None else [_tls_comment(tls)]
+    return folded("Received", f"from {said} ({literal})", f"by {hostname} with {protocol}", *comment)[:-2]
 
 
 def hops(message: Message) -> int:
@@ -85,10 +90,6 @@ def _protocol(envelope: Envelope) -> str:
 def _tls_comment(tls: Tls) -> str:
     words = [word for word in (tls.version, tls.cipher) if _WORD.match(word)]
     return f"({' '.join(words)} {tls.bits} bits)"
-
-
-def _literal(ip: IPv4Address | IPv6Address) -> str:
-    return f"[IPv6:{ip}]" if isinstance(ip, IPv6Address) else f"[{ip}]"
 
 
 def _received_by(field: Field) -> str | None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from relay import reply
 from relay.accept import wire
 from relay.accept.data import DotReader, seconds_for_block
-from relay.reply import Reply
+from relay.accept.limits import Load, Reservation
+from relay.config.models import Limit, Stress
 
 STREAMS = st.lists(
     st.sampled_from([b"\r\n.\r\n", b"\r\n..", b"\r\n.", b".", b"\r\n", b"\r", b"\n", b"\0", b"a", b"..\r\n"])
@@ -27,8 +28,13 @@ def naive(stream: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
+def reader_of(max_size: int) -> DotReader:
+    load = Load(Limit(), Stress(), 0, lambda on: None)
+    return DotReader(Reservation(load, max_size), 0.0)
+
+
 def read(chunks: list[bytes]) -> tuple[bytes, bytes] | None:
-    reader = DotReader(lambda octets: None)
+    reader = reader_of(10**6)
     for index, chunk in enumerate(chunks):
         rest = reader.feed(bytearray(chunk))
         if rest is not None:
@@ -52,7 +58,7 @@ def test_any_split_gives_the_same(stream: bytes, cuts: list[int]) -> None:
 def test_what_is_wrong_with_the_message_is_found_over_any_split(stream: bytes, cuts: list[int]) -> None:
     stream += b"\r\n.\r\n"
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    reader = DotReader(lambda octets: None)
+    reader = reader_of(10**6)
     for start, end in pairwise(places):
         if reader.feed(bytearray(stream[start:end])) is not None:
             break
@@ -80,10 +86,7 @@ def test_dots_are_unstuffed(stream: bytes, content: bytes, rest: bytes) -> None:
 
 
 def test_what_may_not_grow_is_read_to_its_end_and_forgotten() -> None:
-    def grow(octets: int) -> Reply | None:
-        return reply.TOO_BIG if octets > 10 else None
-
-    reader = DotReader(grow)
+    reader = reader_of(10)
     assert reader.feed(bytearray(b"12345678\r\n")) is None
     assert reader.feed(bytearray(b"9\r\n")) is None
     assert reader.refused is None or not reader.content

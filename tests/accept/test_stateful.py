@@ -19,7 +19,7 @@ from tests.support.stages import Scripted, listening
 class Moody(Scripted):
     """What it answers stands in the addresses and in the message."""
 
-    async def sender(self, envelope: Envelope) -> Reply:
+    def sender(self, envelope: Envelope) -> Reply:
         return self._mood(envelope.reverse_path, reply.SENDER_OK)
 
     async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:

@@ -37,7 +37,6 @@ ROWS = [
     (ANN, verdicts(SpfResult.FAIL, "ample.com"), False),
     (ANN, verdicts(SpfResult.FAIL, "deep.news.example.com"), False),
     (ANN, verdicts(SpfResult.FAIL, "example.com", result=DkimResult.FAIL), False),
-    (ANN, None, True),  # exempt from checks: known
     (None, verdicts(SpfResult.PASS), False),  # RFC 5321 §4.5.5: nothing is reported to <>
     (None, None, False),
 ]

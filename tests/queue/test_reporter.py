@@ -255,7 +255,7 @@ async def test_a_warning_that_nobody_wants_is_none(queue: Queue) -> None:
 @pytest.mark.parametrize("content", [b" broken: first line\r\n\r\n", b"a: b\r\nno field\r\n"])
 async def test_mail_that_cannot_be_read_is_reported_all_the_same(queue: Queue, content: bytes) -> None:
     envelope = about(reported()).envelope
-    entry = Entry(envelope, Message((), b"", memoryview(content)), queue.clock.now, True, (reported(),))
+    entry = Entry(envelope, Message(b"", b"", memoryview(content)), queue.clock.now, True, (reported(),))
     await queue.store.keep(entry, queue.clock.now + 60)
     await queue.reporter().report_due()
     (report,) = await queue.reports()

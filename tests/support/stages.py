@@ -35,7 +35,7 @@ class Scripted:
         self.gate: asyncio.Event | None = None
         self.taken = EVERYTHING  # what the next hops take
 
-    async def sender(self, envelope: Envelope) -> Reply:
+    def sender(self, envelope: Envelope) -> Reply:
         return self._answer("sender", reply.SENDER_OK)
 
     def forget(self, envelope: Envelope) -> None:
