@@ -165,6 +165,7 @@ class Channel(aiosmtpd.SMTP):
             return await waiter
         finally:
             self._waiter = None
+            self._hears = any_octets  # no cycle holds the session when it is over
             self._deadline = math.inf
 
     def interrupt(self, end: HangUp) -> None:
