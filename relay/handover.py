@@ -100,13 +100,14 @@ class Handover:
     async def _proxy(self, accepted: Accepted, hop: str, *, each: bool) -> tuple[Outcome, ...]:
         """One attempt for all who do not have the message from an attempt before."""
         came, sent, message = accepted.came, accepted.sent, accepted.message
-        settled = await self._remembered.settled(came, accepted.routes, accepted.content)
-        rest = [recipient for recipient in accepted.routes if recipient not in settled]
+        rest = [*accepted.routes]
+        settled = await self._remembered.settled(came, rest, accepted.content)
+        if settled:
+            self._record(Fact("pipeline.settled", came.id, {"to": [str(recipient) for recipient in settled]}))
+            rest = [recipient for recipient in rest if recipient not in settled]
         outcomes: tuple[Outcome, ...] = ()
         if rest:
             outcomes = await self._hops[hop].deliver(sent, message, rest, accepted.until, each=each)
-        if settled:
-            self._record(Fact("pipeline.settled", came.id, {"to": [str(recipient) for recipient in settled]}))
         return (*settled.values(), *outcomes)
 
     async def _queue_rest(self, entry: Entry, outcomes: Sequence[Outcome]) -> Reply:

@@ -69,7 +69,8 @@ class Reply:
 
     def __str__(self) -> str:
         """The reply on one line, for logs: `550 5.1.1 no such user`."""
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " ")) if part)
+        code = f"{self.code} {self.enhanced}" if self.detail else f"{self.code}"
+        return f"{code} {self.text}".replace("\n", " ") if self.text else code
 
 
 def from_hop(code: int, lines: Sequence[bytes]) -> Reply:

@@ -67,10 +67,10 @@ class Connection(asyncio.Protocol):
     async def reply(self, phase: Phase, seconds: float, until: float) -> HopReply:
         """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT after `seconds`, or at `until` (monotonic)."""
         if not self._replies:
-            deadline = min(self._clock.monotonic() + seconds, until)
+            self._limit(phase, seconds, until)
             while not self._replies:
                 self._check(phase)
-                await self._wait(phase, deadline)
+                await self._wait(phase)
         self._owed -= 1
         return self._replies.popleft()
 
@@ -78,9 +78,9 @@ class Connection(asyncio.Protocol):
         """Wait until the transport takes more. Raises Trouble as `reply` does, or for a reply that came early."""
         self._check(phase)
         if self._paused:
-            deadline = min(self._clock.monotonic() + seconds, until)
+            self._limit(phase, seconds, until)
             while self._paused:
-                await self._wait(phase, deadline)
+                await self._wait(phase)
                 self._check(phase)
 
     @property
@@ -157,13 +157,16 @@ class Connection(asyncio.Protocol):
         if self._lost or self._transport.is_closing():
             raise Trouble(phase, Fault.CUT, "connection closed")
 
-    async def _wait(self, phase: Phase, deadline: float) -> None:
-        """Until something happens on the connection."""
-        left = deadline - self._clock.monotonic()
+    def _limit(self, phase: Phase, seconds: float, until: float) -> None:
+        """What is waited for next, is waited for no longer than this. Raises Trouble if there is no time at all."""
+        left = min(seconds, until - self._clock.monotonic())
         if left <= 0:
             raise Trouble(phase, Fault.SILENT, "no time left")
-        self._waiter = self._loop.create_future()
         self._wait_ends = self._loop.time() + left
+
+    async def _wait(self, phase: Phase) -> None:
+        """Until something happens on the connection."""
+        self._waiter = self._loop.create_future()
         if self._wait_ends < self._timer_at:
             self._arm()
         try:

@@ -46,12 +46,25 @@ class Pool:
         """Open ones, and those being opened or closed."""
         return self._slots
 
+    def take_idle(self, client: Client | None) -> Connection | None:
+        """A connection that is kept and fit for the client's next transaction, unless others wait for their turn."""
+        at = 0 if self._waiting else len(self._idle)
+        while at:
+            at -= 1
+            connection = self._idle[at][1]
+            if is_for(self._hop.identify, connection, client):
+                del self._idle[at]
+                if connection.is_usable:
+                    return connection
+                self.drop(connection)
+        return None
+
     async def take(self, until: float, id: str, client: Client | None = None, *, fresh: bool = False) -> Connection:
         """A connection for one transaction; `give` or `drop` it. Raises Trouble.
 
         client: for whom; None for ourselves. fresh: not one that has been used before.
         """
-        connection = None if fresh or self._waiting else self._take_idle(client)
+        connection = None if fresh else self.take_idle(client)
         while connection is None:
             if self._slots < self._hop.connections and not self._waiting:
                 self._slots += 1
@@ -72,9 +85,10 @@ class Pool:
             self.drop(connection)
         elif self._closing or connection.messages >= self._hop.messages_per_connection:
             self._leave(connection)
-        elif not self._hand_on(connection):
+        elif not (self._waiting and self._hand_on(connection)):
             self._idle.append((self._clock.monotonic(), connection))
-            self._sweep_later()
+            if self._sweeper is None:
+                self._sweep_later()
 
     def drop(self, connection: Connection) -> None:
         """Back after something odd: closed at once."""
@@ -93,18 +107,6 @@ class Pool:
             await asyncio.wait([connection.closed for connection in self._leaving])
 
     # --- inside ---
-
-    def _take_idle(self, client: Client | None) -> Connection | None:
-        at = len(self._idle)
-        while at:
-            at -= 1
-            connection = self._idle[at][1]
-            if is_for(self._hop.identify, connection, client):
-                del self._idle[at]
-                if connection.is_usable:
-                    return connection
-                self.drop(connection)
-        return None
 
     def _leave(self, connection: Connection) -> None:
         if not connection.closed.done():
@@ -176,7 +178,7 @@ class Pool:
         return False
 
     def _sweep_later(self) -> None:
-        if self._sweeper is None and self._idle:
+        if self._idle:
             left = self._idle[0][0] + self._hop.idle - self._clock.monotonic()
             self._sweeper = asyncio.get_running_loop().call_later(max(0.01, left), self._sweep)
 

@@ -53,6 +53,10 @@ class ReplyReader:
             if end - at > MAX_LINE:
                 break
             code, separator, text = line.groups(b"")
+            if not self._lines and separator != b"-":  # nearly always
+                at = end
+                replies.append(HopReply(int(code), (text,)))
+                continue
             if self._lines and code != self._code:  # RFC 5321 §4.2.1: the same code in each line
                 self.problem = "the code changes within a reply"
                 break
