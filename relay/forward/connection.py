@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._quitting = False
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
+        self._phase = Phase.MAIL  # of the wait
         self._wait_ends = 0.0  # on the loop's clock, as is when the timer fires
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -64,13 +65,20 @@ class Connection(asyncio.Protocol):
         self._owed += replies
         self._transport.write(data)
 
+    def arrived(self) -> HopReply | None:
+        """The next reply, if it is here already."""
+        if not self._replies:
+            return None
+        self._owed -= 1
+        return self._replies.popleft()
+
     async def reply(self, phase: Phase, seconds: float, until: float) -> HopReply:
         """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT after `seconds`, or at `until` (monotonic)."""
         if not self._replies:
             self._limit(phase, seconds, until)
             while not self._replies:
                 self._check(phase)
-                await self._wait(phase)
+                await self._change(phase)
         self._owed -= 1
         return self._replies.popleft()
 
@@ -80,7 +88,7 @@ class Connection(asyncio.Protocol):
         if self._paused:
             self._limit(phase, seconds, until)
             while self._paused:
-                await self._wait(phase)
+                await self._change(phase)
                 self._check(phase)
 
     @property
@@ -164,17 +172,13 @@ class Connection(asyncio.Protocol):
             raise Trouble(phase, Fault.SILENT, "no time left")
         self._wait_ends = self._loop.time() + left
 
-    async def _wait(self, phase: Phase) -> None:
-        """Until something happens on the connection."""
+    def _change(self, phase: Phase) -> asyncio.Future[None]:
+        """Done when something happens on the connection, or failed when nothing did in time."""
+        self._phase = phase
         self._waiter = self._loop.create_future()
         if self._wait_ends < self._timer_at:
             self._arm()
-        try:
-            await self._waiter
-        except TimeoutError:
-            raise Trouble(phase, Fault.SILENT, "no answer in time") from None
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -194,4 +198,4 @@ class Connection(asyncio.Protocol):
         if self._loop.time() < self._wait_ends:
             self._arm()
         else:
-            self._waiter.set_exception(TimeoutError())
+            self._waiter.set_exception(Trouble(self._phase, Fault.SILENT, "no answer in time"))

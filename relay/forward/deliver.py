@@ -55,6 +55,7 @@ class SmtpHop:
 
     def __init__(self, name: str, hop: Hop, timeout: Timeout, hostname: str, clock: Clock, record: Record) -> None:
         self._name, self._hop, self._timeout, self._clock, self._record = name, hop, timeout, clock, record
+        self._is_lmtp, self._introduces = hop.kind is HopKind.LMTP, hop.identify is Identify.XCLIENT
         self._ehlo = hop.ehlo or hostname
         self._tokens: Tokens | None = None
         if hop.oauth2:
@@ -86,10 +87,10 @@ class SmtpHop:
     ) -> tuple[Outcome, ...]:
         """As `relay.outcome.NextHop` says. Several hosts are tried in turn, but only before MAIL."""
         started = self._clock.monotonic()
-        is_lmtp, commit = self._hop.kind is HopKind.LMTP, self._before_dot.discard
+        commit = self._before_dot.discard
 
         def send(dialogue: Dialogue) -> Awaitable[tuple[Verdict, ...]]:
-            return Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp, each=each).run()
+            return Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=self._is_lmtp, each=each).run()
 
         host, tls, said = await self._attempt(envelope, until, send)
         verdicts = (judge(said),) * len(recipients) if isinstance(said, Trouble) else said
@@ -151,7 +152,7 @@ class SmtpHop:
         self._before_dot.add(connection)
         try:
             dialogue = Dialogue(connection, until, self._timeout, self._clock)
-            if self._hop.identify is Identify.XCLIENT:
+            if self._introduces:
                 await introduce(dialogue, self._hop.kind, envelope.client, self._ehlo)
             said = await send(dialogue)
         except Trouble as trouble:

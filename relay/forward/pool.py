@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
-from relay.config.hop import Hop
+from relay.config.hop import Hop, Identify
 from relay.config.models import Timeout
 from relay.envelope import Client
 from relay.forward.connection import Connection
@@ -33,6 +33,7 @@ class Pool:
         open: Callable[[float, str, Client | None], Awaitable[Connection]],
     ) -> None:
         self._hop, self._timeout, self._clock, self._open = hop, timeout, clock, open
+        self._is_for_all = hop.identify is Identify.NONE
         self._slots = 0  # taken
         self._idle: deque[tuple[float, Connection]] = deque()  # since when; the freshest at the right
         # For whom; each is given a connection, or None: a slot in which it opens one.
@@ -52,7 +53,7 @@ class Pool:
         while at:
             at -= 1
             connection = self._idle[at][1]
-            if is_for(self._hop.identify, connection, client):
+            if self._is_for_all or is_for(self._hop.identify, connection, client):
                 del self._idle[at]
                 if connection.is_usable:
                     return connection

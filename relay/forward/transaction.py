@@ -194,7 +194,9 @@ def mail_parameters(
             parameters += b" BODY=8BITMIME"
     elif not _are_ascii(pieces):
         return Verdict(Result.PERMANENT, EIGHT_BIT_HOP, "mail: the hop does not offer 8BITMIME")
-    return parameters + _dsn(extensions, RET=envelope.ret, ENVID=envelope.envid)
+    if envelope.ret or envelope.envid:
+        parameters += _dsn(extensions, RET=envelope.ret, ENVID=envelope.envid)
+    return parameters
 
 
 def rcpt_parameters(extensions: Mapping[str, str], envelope: Envelope, recipient: Address) -> bytes:
