@@ -8,8 +8,7 @@ says `on_trouble = "queue"`. 250 is then said once the message is on disk (promi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.address import Address
 from relay.clock import Clock
@@ -28,8 +27,7 @@ _DEFAULT = Notify()
 _KEEP = 30.0  # seconds for the disk, though the hop may have used up the client's patience
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A message that nothing speaks against. came, content: as received. sent, message: as they leave.
 
     routes: of each recipient. is_reportable: its sender may be sent reports about it.

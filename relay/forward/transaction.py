@@ -69,7 +69,9 @@ class Transaction:
 
         if refused := await dialogue.ask(Phase.MAIL, mail, self._timeout.mail):
             return await self._end(self._for_all(judge(refused)))
-        answers = [await dialogue.ask(Phase.RCPT, rcpt, self._timeout.rcpt) for rcpt in rcpts]
+        answers: list[Trouble | None] = []
+        for rcpt in rcpts:
+            answers.append(await dialogue.ask(Phase.RCPT, rcpt, self._timeout.rcpt))
         if all(answers) or (any(answers) and not self._each):
             # With LMTP too: those who were accepted could have the message now, but one more 451 is all the
             # client would hear of it, and its retry finds everybody's answer known in either case.
