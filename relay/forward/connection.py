@@ -74,13 +74,11 @@ class Connection(asyncio.Protocol):
 
     async def reply(self, phase: Phase, seconds: float, until: float) -> HopReply:
         """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT after `seconds`, or at `until` (monotonic)."""
-        if not self._replies:
-            self._limit(phase, seconds, until)
-            while not self._replies:
-                self._check(phase)
-                await self._change(phase)
-        self._owed -= 1
-        return self._replies.popleft()
+        self._limit(phase, seconds, until)
+        while (reply := self.arrived()) is None:
+            self._check(phase)
+            await self._change(phase)
+        return reply
 
     async def drain(self, phase: Phase, seconds: float, until: float) -> None:
         """Wait until the transport takes more. Raises Trouble as `reply` does, or for a reply that came early."""

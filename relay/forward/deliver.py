@@ -151,6 +151,8 @@ class SmtpHop:
                 return trouble.host, "", trouble
         self._before_dot.add(connection)
         try:
+            if self._is_stopping:  # since we asked for a connection
+                raise _stopping()
             dialogue = Dialogue(connection, until, self._timeout, self._clock)
             if self._introduces:
                 await introduce(dialogue, self._hop.kind, envelope.client, self._ehlo)

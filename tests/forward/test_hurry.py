@@ -45,6 +45,23 @@ async def test_a_connection_that_was_used_before_is_not_tried_again() -> None:
         assert len(fake.sessions) == 1
 
 
+async def test_who_has_just_been_given_a_connection_sends_nothing() -> None:
+    async with FakeHop() as fake:
+        sending = Sending(fake.port, connections=1)
+        fake.hold = asyncio.Event()
+        first = asyncio.create_task(sending.deliver(ANN))
+        await fake.reached("held")
+        second = asyncio.create_task(sending.deliver(BOB))
+        await asyncio.sleep(0)
+        sending.hop._record = lambda fact: sending.hop.hurry()  # the first is told of; the second did not run yet
+        fake.hold.set()
+        (outcome,) = await second
+        assert is_interrupted(outcome)
+        assert (await first)[0].result is Result.DELIVERED
+        await sending.close()
+        assert fake.commands.count(b"DATA") == 1
+
+
 async def test_content_that_the_hop_does_not_read_is_not_finished() -> None:
     reached, closed = asyncio.Event(), asyncio.Event()
 
