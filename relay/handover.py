@@ -8,8 +8,7 @@ says `on_trouble = "queue"`. 250 is then said once the message is on disk (promi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.address import Address
 from relay.clock import Clock
@@ -28,8 +27,7 @@ _DEFAULT = Notify()
 _KEEP = 30.0  # seconds for the disk, though the hop may have used up the client's patience
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A message that nothing speaks against. came, content: as received. sent, message: as they leave.
 
     routes: of each recipient. is_reportable: its sender may be sent reports about it.
@@ -100,13 +98,14 @@ class Handover:
     async def _proxy(self, accepted: Accepted, hop: str, *, each: bool) -> tuple[Outcome, ...]:
         """One attempt for all who do not have the message from an attempt before."""
         came, sent, message = accepted.came, accepted.sent, accepted.message
-        settled = await self._remembered.settled(came, accepted.routes, accepted.content)
-        rest = [recipient for recipient in accepted.routes if recipient not in settled]
+        rest = [*accepted.routes]
+        settled = await self._remembered.settled(came, rest, accepted.content)
+        if settled:
+            self._record(Fact("pipeline.settled", came.id, {"to": [str(recipient) for recipient in settled]}))
+            rest = [recipient for recipient in rest if recipient not in settled]
         outcomes: tuple[Outcome, ...] = ()
         if rest:
             outcomes = await self._hops[hop].deliver(sent, message, rest, accepted.until, each=each)
-        if settled:
-            self._record(Fact("pipeline.settled", came.id, {"to": [str(recipient) for recipient in settled]}))
         return (*settled.values(), *outcomes)
 
     async def _queue_rest(self, entry: Entry, outcomes: Sequence[Outcome]) -> Reply:

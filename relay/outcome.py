@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.address import Address
 from relay.capabilities import Capabilities
@@ -21,8 +20,7 @@ class Result(StrEnum):
     AMBIGUOUS = "ambiguous"  # cut or silent after our final dot: it may have been taken
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """reply: what a client may be told. hop: the hop's name. host: the host that answered, or "".
 
     cause: for our log; why it is temporary or ambiguous (`connect: refused`), "" when delivered.
@@ -75,8 +73,8 @@ class NextHop(Protocol):
 
 def disagree(outcomes: Sequence[Outcome]) -> bool:
     """The recipients got answers that one reply cannot tell. Some may have the message, behind an LMTP hop."""
-    result = outcomes[0].result
-    return any(outcome.result is not result or outcome.reply == DISAGREE for outcome in outcomes)
+    results = {outcome.result for outcome in outcomes}
+    return len(results) > 1 or (Result.TEMPORARY in results and any(outcome.reply == DISAGREE for outcome in outcomes))
 
 
 def one_reply(message_id: str, outcomes: Sequence[Outcome]) -> Reply:

@@ -17,7 +17,7 @@ _PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(2
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |\Z)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: two are made for each message, at four times the price
 class Reply:
     """One reply. `Reply(451, "3.0", "try later")` is `451 4.3.0 try later` on the wire.
 
@@ -25,6 +25,7 @@ class Reply:
     detail: the enhanced code without its class, which the code already says; "" for replies
             that have none (220, 334, 354, EHLO).
     text:   printable ASCII; a newline separates the lines of a multi-line reply.
+    Nobody changes a reply: most are constants.
     """
 
     code: int
@@ -51,7 +52,7 @@ class Reply:
     def wire(self) -> bytes:
         """The reply as octets, with its CRLFs."""
         if not self._octets:  # nearly all are constants, said again and again
-            object.__setattr__(self, "_octets", self._encoded())
+            self._octets = self._encoded()
         return self._octets
 
     def _encoded(self) -> bytes:
@@ -69,7 +70,8 @@ class Reply:
 
     def __str__(self) -> str:
         """The reply on one line, for logs: `550 5.1.1 no such user`."""
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " ")) if part)
+        code = f"{self.code} {self.enhanced}" if self.detail else f"{self.code}"
+        return f"{code} {self.text}".replace("\n", " ") if self.text else code
 
 
 def from_hop(code: int, lines: Sequence[bytes]) -> Reply:

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._quitting = False
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
+        self._phase = Phase.MAIL  # of the wait
         self._wait_ends = 0.0  # on the loop's clock, as is when the timer fires
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -64,23 +65,28 @@ class Connection(asyncio.Protocol):
         self._owed += replies
         self._transport.write(data)
 
-    async def reply(self, phase: Phase, seconds: float, until: float) -> HopReply:
-        """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT after `seconds`, or at `until` (monotonic)."""
+    def arrived(self) -> HopReply | None:
+        """The next reply, if it is here already."""
         if not self._replies:
-            deadline = min(self._clock.monotonic() + seconds, until)
-            while not self._replies:
-                self._check(phase)
-                await self._wait(phase, deadline)
+            return None
         self._owed -= 1
         return self._replies.popleft()
+
+    async def reply(self, phase: Phase, seconds: float, until: float) -> HopReply:
+        """The next reply. Raises Trouble: CUT, GARBAGE, or SILENT after `seconds`, or at `until` (monotonic)."""
+        self._limit(phase, seconds, until)
+        while (reply := self.arrived()) is None:
+            self._check(phase)
+            await self._change(phase)
+        return reply
 
     async def drain(self, phase: Phase, seconds: float, until: float) -> None:
         """Wait until the transport takes more. Raises Trouble as `reply` does, or for a reply that came early."""
         self._check(phase)
         if self._paused:
-            deadline = min(self._clock.monotonic() + seconds, until)
+            self._limit(phase, seconds, until)
             while self._paused:
-                await self._wait(phase, deadline)
+                await self._change(phase)
                 self._check(phase)
 
     @property
@@ -157,21 +163,20 @@ class Connection(asyncio.Protocol):
         if self._lost or self._transport.is_closing():
             raise Trouble(phase, Fault.CUT, "connection closed")
 
-    async def _wait(self, phase: Phase, deadline: float) -> None:
-        """Until something happens on the connection."""
-        left = deadline - self._clock.monotonic()
+    def _limit(self, phase: Phase, seconds: float, until: float) -> None:
+        """What is waited for next, is waited for no longer than this. Raises Trouble if there is no time at all."""
+        left = min(seconds, until - self._clock.monotonic())
         if left <= 0:
             raise Trouble(phase, Fault.SILENT, "no time left")
-        self._waiter = self._loop.create_future()
         self._wait_ends = self._loop.time() + left
+
+    def _change(self, phase: Phase) -> asyncio.Future[None]:
+        """Done when something happens on the connection, or failed when nothing did in time."""
+        self._phase = phase
+        self._waiter = self._loop.create_future()
         if self._wait_ends < self._timer_at:
             self._arm()
-        try:
-            await self._waiter
-        except TimeoutError:
-            raise Trouble(phase, Fault.SILENT, "no answer in time") from None
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -191,4 +196,4 @@ class Connection(asyncio.Protocol):
         if self._loop.time() < self._wait_ends:
             self._arm()
         else:
-            self._waiter.set_exception(TimeoutError())
+            self._waiter.set_exception(Trouble(self._phase, Fault.SILENT, "no answer in time"))

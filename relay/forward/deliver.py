@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,7 @@ class SmtpHop:
 
     def __init__(self, name: str, hop: Hop, timeout: Timeout, hostname: str, clock: Clock, record: Record) -> None:
         self._name, self._hop, self._timeout, self._clock, self._record = name, hop, timeout, clock, record
+        self._is_lmtp, self._introduces = hop.kind is HopKind.LMTP, hop.identify is Identify.XCLIENT
         self._ehlo = hop.ehlo or hostname
         self._tokens: Tokens | None = None
         if hop.oauth2:
@@ -65,7 +67,8 @@ class SmtpHop:
         self._pool = Pool(hop, timeout, clock, self._open)
         self._set_aside: dict[str, float] = {}  # host: until when
         self._capabilities = EVERYTHING
-        self._interruptible: set[asyncio.Timeout] = set()  # of deliveries before their final dot
+        self._opening: set[asyncio.Timeout] = set()  # of those who wait for a connection
+        self._before_dot: set[Connection] = set()  # in use, our final dot not yet sent
         self._is_stopping = False
 
     @property
@@ -84,25 +87,18 @@ class SmtpHop:
     ) -> tuple[Outcome, ...]:
         """As `relay.outcome.NextHop` says. Several hosts are tried in turn, but only before MAIL."""
         started = self._clock.monotonic()
-        is_lmtp = self._hop.kind is HopKind.LMTP
+        commit = self._before_dot.discard
 
         def send(dialogue: Dialogue) -> Awaitable[tuple[Verdict, ...]]:
-            commit = partial(self._commit, patience)
-            return Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=is_lmtp, each=each).run()
+            return Transaction(dialogue, envelope, message, recipients, commit, is_lmtp=self._is_lmtp, each=each).run()
 
-        ends = asyncio.get_running_loop().time() if self._is_stopping else None
-        try:
-            async with asyncio.timeout_at(ends) as patience:
-                self._interruptible.add(patience)
-                host, tls, said = await self._attempt(envelope, until, send)
-        except TimeoutError:
-            host, tls, said = "", "", Trouble(Phase.CONNECT, Fault.SILENT, "the relay is stopping")
-        finally:
-            self._interruptible.discard(patience)
+        host, tls, said = await self._attempt(envelope, until, send)
         verdicts = (judge(said),) * len(recipients) if isinstance(said, Trouble) else said
         outcomes = tuple(
-            Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause, verdict.is_about_hop)
-            for recipient, verdict in zip(recipients, verdicts, strict=True)
+            [
+                Outcome(recipient, verdict.result, verdict.reply, self._name, host, verdict.cause, verdict.is_about_hop)
+                for recipient, verdict in zip(recipients, verdicts, strict=True)
+            ]
         )
         self._tell(envelope.id, outcomes, tls, self._clock.monotonic() - started)
         return outcomes
@@ -125,16 +121,10 @@ class SmtpHop:
     def hurry(self) -> None:
         """The relay stops: deliveries that have not sent their final dot end as temporary; the others may finish."""
         self._is_stopping = True
-        for patience in self._interruptible:
+        for patience in self._opening:
             patience.reschedule(asyncio.get_running_loop().time())
-
-    def _commit(self, patience: asyncio.Timeout) -> bool:
-        """The final dot goes out: from now on nothing interrupts the delivery. False: it was interrupted already."""
-        if patience.expired():
-            return False
-        patience.reschedule(None)
-        self._interruptible.discard(patience)
-        return True
+        for connection in self._before_dot:
+            connection.abort()
 
     async def close(self) -> None:
         """Take leave on idle connections. What is in flight goes on, and so does what comes late."""
@@ -151,17 +141,26 @@ class SmtpHop:
         fresh: bool = False,
     ) -> tuple[str, str, T | Trouble]:
         """The host, the TLS version, and what came of it."""
+        if self._is_stopping:
+            return "", "", _stopping()
+        connection = None if fresh else self._pool.take_idle(envelope.client)
+        if connection is None:
+            try:
+                connection = await self._wait_for_one(until, envelope, fresh=fresh)
+            except Trouble as trouble:
+                return trouble.host, "", trouble
+        self._before_dot.add(connection)
         try:
-            connection = await self._pool.take(until, envelope.id, envelope.client, fresh=fresh)
-        except Trouble as trouble:
-            return trouble.host, "", trouble
-        try:
+            if self._is_stopping:  # since we asked for a connection
+                raise _stopping()
             dialogue = Dialogue(connection, until, self._timeout, self._clock)
-            if self._hop.identify is Identify.XCLIENT:
+            if self._introduces:
                 await introduce(dialogue, self._hop.kind, envelope.client, self._ehlo)
             said = await send(dialogue)
         except Trouble as trouble:
             self._pool.drop(connection)
+            if self._is_stopping:
+                return "", "", _stopping()
             if trouble.is_stale and connection.messages:  # a fresh one has carried none
                 return await self._attempt(envelope, until, send, fresh=True)
             if trouble.phase is Phase.IDENTIFY:
@@ -170,8 +169,21 @@ class SmtpHop:
         except BaseException:  # cancelled, or our own mistake: who knows what the hop has heard
             self._pool.drop(connection)
             raise
+        finally:
+            self._before_dot.discard(connection)
         self._pool.give(connection)
         return connection.host, connection.tls, said
+
+    async def _wait_for_one(self, until: float, envelope: Envelope, *, fresh: bool) -> Connection:
+        """A connection that is opened, or that another gives back. Raises Trouble, when the relay stops too."""
+        try:
+            async with asyncio.timeout(None) as patience:
+                self._opening.add(patience)
+                return await self._pool.take(until, envelope.id, envelope.client, fresh=fresh)
+        except TimeoutError:
+            raise _stopping() from None
+        finally:
+            self._opening.discard(patience)
 
     async def _open(self, until: float, id: str, client: Client | None) -> Connection:
         """A connection to the first host that gives one. Raises the Trouble of the last."""
@@ -199,10 +211,13 @@ class SmtpHop:
 
     def _tell(self, id: str, outcomes: Sequence[Outcome], tls: str, seconds: float) -> None:
         """One fact for all recipients with the same fate."""
-        fates: dict[tuple[object, ...], list[Outcome]] = {}
-        for outcome in outcomes:
-            fates.setdefault((outcome.result, outcome.reply, outcome.cause), []).append(outcome)
-        for alike in fates.values():
+        fates: Iterable[Sequence[Outcome]] = (outcomes,)
+        if len(outcomes) > 1:
+            by_fate = defaultdict(list)
+            for outcome in outcomes:
+                by_fate[outcome.result, outcome.reply, outcome.cause].append(outcome)
+            fates = by_fate.values()
+        for alike in fates:
             first = alike[0]
             event, level = _EVENTS[first.result]
             values: dict[str, object] = {
@@ -218,6 +233,10 @@ class SmtpHop:
             if first.result is Result.AMBIGUOUS:
                 values["may_duplicate"] = first.cause
             self._record(Fact(event, id, values, level))
+
+
+def _stopping() -> Trouble:
+    return Trouble(Phase.CONNECT, Fault.SILENT, "the relay is stopping")
 
 
 def offered(extensions: Mapping[str, str]) -> Capabilities:

@@ -30,7 +30,8 @@ class Dialogue:
 
     async def answer(self, phase: Phase, seconds: float) -> Trouble | None:
         """The next reply: None, or the refusal. Raises Trouble when it ends the connection."""
-        refused = refusal(phase, await self.connection.reply(phase, seconds, self.until))
+        reply = self.connection.arrived() or await self.connection.reply(phase, seconds, self.until)
+        refused = refusal(phase, reply)
         if refused and refused.fault in (Fault.CLOSING, Fault.GARBAGE):
             raise refused
         return refused

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
-from relay.config.hop import Hop
+from relay.config.hop import Hop, Identify
 from relay.config.models import Timeout
 from relay.envelope import Client
 from relay.forward.connection import Connection
@@ -33,6 +33,7 @@ class Pool:
         open: Callable[[float, str, Client | None], Awaitable[Connection]],
     ) -> None:
         self._hop, self._timeout, self._clock, self._open = hop, timeout, clock, open
+        self._is_for_all = hop.identify is Identify.NONE
         self._slots = 0  # taken
         self._idle: deque[tuple[float, Connection]] = deque()  # since when; the freshest at the right
         # For whom; each is given a connection, or None: a slot in which it opens one.
@@ -46,12 +47,25 @@ class Pool:
         """Open ones, and those being opened or closed."""
         return self._slots
 
+    def take_idle(self, client: Client | None) -> Connection | None:
+        """A connection that is kept and fit for the client's next transaction, unless others wait for their turn."""
+        at = 0 if self._waiting else len(self._idle)
+        while at:
+            at -= 1
+            connection = self._idle[at][1]
+            if self._is_for_all or is_for(self._hop.identify, connection, client):
+                del self._idle[at]
+                if connection.is_usable:
+                    return connection
+                self.drop(connection)
+        return None
+
     async def take(self, until: float, id: str, client: Client | None = None, *, fresh: bool = False) -> Connection:
         """A connection for one transaction; `give` or `drop` it. Raises Trouble.
 
         client: for whom; None for ourselves. fresh: not one that has been used before.
         """
-        connection = None if fresh or self._waiting else self._take_idle(client)
+        connection = None if fresh else self.take_idle(client)
         while connection is None:
             if self._slots < self._hop.connections and not self._waiting:
                 self._slots += 1
@@ -72,9 +86,10 @@ class Pool:
             self.drop(connection)
         elif self._closing or connection.messages >= self._hop.messages_per_connection:
             self._leave(connection)
-        elif not self._hand_on(connection):
+        elif not (self._waiting and self._hand_on(connection)):
             self._idle.append((self._clock.monotonic(), connection))
-            self._sweep_later()
+            if self._sweeper is None:
+                self._sweep_later()
 
     def drop(self, connection: Connection) -> None:
         """Back after something odd: closed at once."""
@@ -93,18 +108,6 @@ class Pool:
             await asyncio.wait([connection.closed for connection in self._leaving])
 
     # --- inside ---
-
-    def _take_idle(self, client: Client | None) -> Connection | None:
-        at = len(self._idle)
-        while at:
-            at -= 1
-            connection = self._idle[at][1]
-            if is_for(self._hop.identify, connection, client):
-                del self._idle[at]
-                if connection.is_usable:
-                    return connection
-                self.drop(connection)
-        return None
 
     def _leave(self, connection: Connection) -> None:
         if not connection.closed.done():
@@ -176,7 +179,7 @@ class Pool:
         return False
 
     def _sweep_later(self) -> None:
-        if self._sweeper is None and self._idle:
+        if self._idle:
             left = self._idle[0][0] + self._hop.idle - self._clock.monotonic()
             self._sweeper = asyncio.get_running_loop().call_later(max(0.01, left), self._sweep)
 

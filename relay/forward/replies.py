@@ -10,6 +10,8 @@ FAILS      `problem` says what is wrong; whatever comes after it is not read. Wh
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 # We differ: §4.5.3.1.5 says 512. Real refusals with a long text are longer, and taken for junk
@@ -19,6 +21,7 @@ MAX_LINES = 100  # one reply; the longest EHLO answers have about 20
 
 # RFC 5321 §4.2: %x32-35 %x30-35 %x30-39. A bare code is allowed, with and without its space.
 _LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])([^\r\n\0]*))?\r\n")
+_WHOLE = re.compile(rb"(?:[2-5][0-5][0-9](?: [^\r\n\0]*)?\r\n)+")
 
 
 class HopReply(NamedTuple):
@@ -42,7 +45,9 @@ class ReplyReader:
         """Nothing half-read is held, and nothing was wrong."""
         return not (self._buffer or self._lines or self.problem)
 
-    def feed(self, data: bytes) -> list[HopReply]:
+    def feed(self, data: bytes) -> Sequence[HopReply]:
+        if self.is_between_replies and (whole := _whole(data)):
+            return whole
         if self.problem:
             return []
         buffer = self._buffer + data if self._buffer else data
@@ -79,6 +84,14 @@ class ReplyReader:
         if b"\n" in self._buffer:
             return "not an SMTP reply"
         return ""
+
+
+@lru_cache(256)  # to MAIL, RCPT and DATA a hop nearly always says the same
+def _whole(data: bytes) -> tuple[HopReply, ...]:
+    """The replies in `data`, if each of them is one line and all of it is here; else none."""
+    if len(data) > MAX_LINE or not _WHOLE.fullmatch(data):
+        return ()
+    return tuple([HopReply(int(line[:3]), (line[4:],)) for line in data.split(b"\r\n")[:-1]])
 
 
 def extensions(reply: HopReply) -> dict[str, str]:

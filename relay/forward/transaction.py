@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 
 from relay.address import Address
 from relay.envelope import Envelope, Notify
+from relay.forward.connection import Connection
 from relay.forward.dialogue import Dialogue
 from relay.forward.trouble import Fault, Phase, Trouble, Verdict, judge, refusal
 from relay.message import CHUNK, Message
@@ -26,7 +27,7 @@ _DEFAULT = Notify()
 class Transaction:
     """until of the dialogue: our final dot is not written after it.
 
-    commit: called when the final dot is about to go; False forbids it.
+    commit: told when the final dot goes; from then on nobody may close the connection under us.
     is_lmtp: the hop answers the final dot once for each recipient (RFC 2033 §4.2).
     each: whoever the hop accepts gets the message, though it refuses others.
     """
@@ -37,7 +38,7 @@ class Transaction:
         envelope: Envelope,
         message: Message,
         recipients: Sequence[Address],
-        commit: Callable[[], bool],
+        commit: Callable[[Connection], None],
         *,
         is_lmtp: bool,
         each: bool = False,
@@ -45,18 +46,21 @@ class Transaction:
         self._dialogue, self._connection, self._timeout = dialogue, dialogue.connection, dialogue.timeout
         self._envelope, self._message, self._recipients = envelope, message, recipients
         self._commit, self._is_lmtp, self._each = commit, is_lmtp, each
+        self._pieces = [*message.chunks()]
         self._replies = 1  # to the final dot
 
     async def run(self) -> tuple[Verdict, ...]:
         """A verdict a recipient, in their order. Raises Trouble."""
         dialogue, extensions = self._dialogue, self._connection.extensions
-        parameters = mail_parameters(extensions, self._envelope, self._message, self._recipients)
+        sender = str(self._envelope.reverse_path or "").encode()
+        paths = [str(recipient).encode() for recipient in self._recipients]
+        parameters = mail_parameters(extensions, self._envelope, [sender, *paths], self._message, self._pieces)
         if isinstance(parameters, Verdict):
             return self._for_all(parameters)
-        mail = b"MAIL FROM:<%s>%s\r\n" % (str(self._envelope.reverse_path or "").encode(), parameters)
+        mail = b"MAIL FROM:<%s>%s\r\n" % (sender, parameters)
         rcpts = [
-            b"RCPT TO:<%s>%s\r\n" % (str(recipient).encode(), rcpt_parameters(extensions, self._envelope, recipient))
-            for recipient in self._recipients
+            b"RCPT TO:<%s>%s\r\n" % (path, rcpt_parameters(extensions, self._envelope, recipient))
+            for path, recipient in zip(paths, self._recipients, strict=True)
         ]
         # A pipelined DATA commits us to content before we know who takes it. With a single recipient
         # that is harmless: nobody takes it, nothing is sent (`Dialogue.end`).
@@ -65,7 +69,9 @@ class Transaction:
 
         if refused := await dialogue.ask(Phase.MAIL, mail, self._timeout.mail):
             return await self._end(self._for_all(judge(refused)))
-        answers = [await dialogue.ask(Phase.RCPT, rcpt, self._timeout.rcpt) for rcpt in rcpts]
+        answers: list[Trouble | None] = []
+        for rcpt in rcpts:
+            answers.append(await dialogue.ask(Phase.RCPT, rcpt, self._timeout.rcpt))
         if all(answers) or (any(answers) and not self._each):
             # With LMTP too: those who were accepted could have the message now, but one more 451 is all the
             # client would hear of it, and its retry finds everybody's answer known in either case.
@@ -80,14 +86,18 @@ class Transaction:
             self._replies = accepted if self._is_lmtp else 1
             await self._send_content()
             verdicts = await self._outcome()
-        told = iter(verdicts if len(verdicts) == accepted else verdicts * accepted)
+        if len(verdicts) < accepted:
+            verdicts *= accepted
+        if accepted == len(answers):
+            return verdicts
+        told = iter(verdicts)
         return tuple(judge(answer) if answer else next(told) for answer in answers)
 
     async def _send_content(self) -> None:
         """The content and the final dot, in as few writes as their size allows."""
         held: list[bytes] = []
         size = 0
-        for piece in dot_stuffed(self._message.chunks()):
+        for piece in dot_stuffed(self._pieces):
             if size >= CHUNK:
                 await self._drain()
                 self._connection.send(b"".join(held), 0)
@@ -95,8 +105,9 @@ class Transaction:
             held.append(piece)
             size += len(piece)
         await self._drain()
-        if self._dialogue.clock.monotonic() >= self._dialogue.until or not self._commit():
+        if self._dialogue.clock.monotonic() >= self._dialogue.until:
             raise Trouble(Phase.CONTENT, Fault.SILENT, "no time left for the final dot")
+        self._commit(self._connection)
         self._connection.send(b"".join(held), self._replies)
 
     def _drain(self) -> Awaitable[None]:
@@ -158,33 +169,42 @@ _NOT_SENT = Verdict(Result.TEMPORARY, DISAGREE, "rcpt: accepted, but not all wer
 
 
 def mail_parameters(
-    extensions: Mapping[str, str], envelope: Envelope, message: Message, recipients: Sequence[Address]
+    extensions: Mapping[str, str],
+    envelope: Envelope,
+    paths: Iterable[bytes],
+    message: Message,
+    pieces: Sequence[bytes | memoryview],
 ) -> bytes | Verdict:
-    """What goes behind `MAIL FROM:<…>`, or the verdict if this hop cannot take this message."""
+    """What goes behind `MAIL FROM:<…>`, or the verdict if this hop cannot take this message.
+
+    paths: all addresses, as the hop is told them. pieces: the message's.
+    """
     parameters = b""
     if "size" in extensions:
-        size = message.size
+        size = sum(map(len, pieces))
         limit = extensions["size"].strip()
         # RFC 1870 §3: without a number, or with 0, there is no fixed maximum.
         if limit.isdecimal() and 0 < int(limit) < size:
             return Verdict(Result.PERMANENT, TOO_BIG_HOP, f"mail: {size} octets, the hop takes {limit}")
         parameters += b" SIZE=%d" % size
-    addresses = (envelope.reverse_path, *recipients)
-    utf8 = any(address is not None and not address.is_ascii for address in addresses)
-    if utf8 or (envelope.smtputf8 and not message.header.isascii()):
+    if not all(map(bytes.isascii, paths)) or (envelope.smtputf8 and not message.header.isascii()):
         if "smtputf8" not in extensions:
             return Verdict(Result.PERMANENT, UTF8_HOP, "mail: the hop does not offer SMTPUTF8")
         parameters += b" SMTPUTF8"
     if "8bitmime" in extensions:
-        if envelope.eight_bit or not _is_ascii(message):
+        if envelope.eight_bit or not _are_ascii(pieces):
             parameters += b" BODY=8BITMIME"
-    elif not _is_ascii(message):
+    elif not _are_ascii(pieces):
         return Verdict(Result.PERMANENT, EIGHT_BIT_HOP, "mail: the hop does not offer 8BITMIME")
-    return parameters + _dsn(extensions, RET=envelope.ret, ENVID=envelope.envid)
+    if envelope.ret or envelope.envid:
+        parameters += _dsn(extensions, RET=envelope.ret, ENVID=envelope.envid)
+    return parameters
 
 
 def rcpt_parameters(extensions: Mapping[str, str], envelope: Envelope, recipient: Address) -> bytes:
     """What goes behind `RCPT TO:<…>`."""
+    if not envelope.notify:
+        return b""
     notify = envelope.notify.get(recipient, _DEFAULT)
     return _dsn(extensions, NOTIFY=notify.on, ORCPT=notify.original)
 
@@ -221,5 +241,5 @@ def dot_stuffed(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     yield b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
 
 
-def _is_ascii(message: Message) -> bool:
-    return all(bytes(chunk).isascii() for chunk in message.chunks())
+def _are_ascii(pieces: Iterable[bytes | memoryview]) -> bool:
+    return all(map(bytes.isascii, map(bytes, pieces)))

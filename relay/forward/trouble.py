@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from relay.errors import RelayError
 from relay.forward.replies import HopReply
@@ -68,8 +69,7 @@ class Trouble(RelayError):
         return self.fault in (Fault.CUT, Fault.CLOSING) and self.phase in _FIRST_WORDS
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What became of one recipient; `cause` and `is_about_hop` as in Outcome."""
 
     result: Result

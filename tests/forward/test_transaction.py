@@ -304,7 +304,8 @@ def test_mail_parameters(
     content: bytes, extensions: dict[str, str], changes: dict[str, object], recipient: Address, expected: object
 ) -> None:
     envelope = dataclasses.replace(Envelope("id", CLIENT, SENDER), **changes)
-    found = mail_parameters(extensions, envelope, Message.parse(content), [recipient])
+    message, paths = Message.parse(content), [str(one).encode() for one in (envelope.reverse_path, recipient)]
+    found = mail_parameters(extensions, envelope, paths, message, [*message.chunks()])
     if isinstance(expected, bytes):
         assert found == expected
     else:
