@@ -6,6 +6,7 @@ import ctypes
 import gc
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
+_MORE = 10_000  # objects that have come since the last look and not gone, until the garbage collector looks again
 
 
 def keep_large_blocks_apart() -> None:
@@ -25,7 +26,11 @@ def set_aside_what_stays() -> None:
 
     It looked through these 100,000 objects every few thousand messages, and nobody was served for 70 ms. What a
     reload leaves behind in a circle is found at the next.
+
+    It also looks less often. Twenty sessions at work have 700 objects more, Python's measure, every 30 messages;
+    a moment later these are gone without it.
     """
+    gc.set_threshold(_MORE)
     gc.unfreeze()
     gc.collect()
     gc.freeze()
