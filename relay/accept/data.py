@@ -67,7 +67,8 @@ class DotReader(Incoming):
         """Take `chunk`. None: the end has not come; else what stands behind the end."""
         self.received += len(chunk)
         chunk[:0] = self._tail
-        dot = chunk.find(_DOT)  # most messages have one: the last
+        # A single octet is found thirty times as fast, and in base64 there is no dot; most messages have one: the last.
+        dot = chunk.find(_DOT) if b"." in chunk else -1
         end = chunk.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             rest = chunk[end + len(_END) :]
