@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 import orjson
 
 _write = json.JSONEncoder(default=str).encode
 
 
-def to_json(values: Mapping[str, object]) -> bytes:
+def to_json(values: object) -> bytes:
     """UTF-8 on one line. What JSON has no word for is written as its `str`."""
     try:
         return orjson.dumps(values, _known)
@@ -18,7 +17,7 @@ def to_json(values: Mapping[str, object]) -> bytes:
         return to_ascii(values)
 
 
-def to_ascii(values: Mapping[str, object]) -> bytes:
+def to_ascii(values: object) -> bytes:
     """All beyond ASCII as `\\uXXXX`. It takes ten times as long."""
     return _write(values).encode()
 
