@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from relay.message import CHUNK
+from relay.message import CHUNK, Field
 
 _TAB_TO_SPACE = bytes.maketrans(b"\t", b" ")
+_WHITE = b" \t\r\n"
 _EMPTY_LINES = b"\r\n" * (CHUNK // 2)
 
 
@@ -22,6 +23,13 @@ def relaxed_field(raw: bytes) -> bytes:
     """RFC 6376 §3.4.2, without the CRLF at the end: `Subject : a \\r\\n\\tb\\r\\n` becomes `subject:a b`."""
     name, _, value = raw.partition(b":")
     return name.rstrip(b" \t").lower() + b":" + _collapse(value.replace(b"\r\n", b"")).strip(b" ")
+
+
+def relaxed_header(fields: Iterable[Field]) -> bytes:
+    """What `relaxed_field` makes of each, a CRLF behind each; done for all of them in one go."""
+    text = b"".join([b"%s:%s\r\n" % (name, raw.partition(b":")[2].strip(_WHITE)) for name, raw in fields])
+    # Behind a CRLF that stays comes a name, for no value ends with white space here.
+    return _collapse(text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" "))
 
 
 def simple_field(raw: bytes) -> bytes:
