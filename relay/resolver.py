@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, cast
@@ -115,6 +115,7 @@ class Resolver(Questions):
         self._clock = clock or SystemClock()
         self._negative_ttl = negative_ttl
         self._cache = Cache(max_entries, MAX_CACHE_OCTETS)
+        self.cached = self._cache.get
         self._in_flight: dict[Question, asyncio.Task[Answer]] = {}
         self._room = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._query: Query | None = None
@@ -122,11 +123,12 @@ class Resolver(Questions):
 
     def budget(self, queries: int = 50, seconds: float = 20.0) -> Budget:
         """A view on this resolver for one message; see Budget."""
-        return Budget(self, queries, seconds, self._clock)
+        return Budget(self, queries, self._clock.monotonic() + seconds, self._clock)
 
-    def cached(self, question: Question, now: float) -> Answer | None:
-        """now: monotonic."""
-        return self._cache.get(question, now)
+    def budgets(self, queries: Mapping[str, int], seconds: float) -> dict[str, Budget]:
+        """As many, by name, each with its own number of queries."""
+        deadline = self._clock.monotonic() + seconds
+        return {name: Budget(self, number, deadline, self._clock) for name, number in queries.items()}
 
     async def close(self) -> None:
         """Questions under way end as DnsTrouble."""
@@ -185,13 +187,14 @@ class Budget(Questions):
     `queries` counts those that were not in the cache; `steps` has every question with its seconds.
     """
 
-    def __init__(self, resolver: Resolver, queries: int, seconds: float, clock: Clock) -> None:
+    def __init__(self, resolver: Resolver, queries: int, deadline: float, clock: Clock) -> None:
+        """deadline: monotonic."""
         self.queries = 0
         self.asked: list[Asked] = []
         self._resolver = resolver
         self._max_queries = queries
         self._clock = clock
-        self._deadline = clock.monotonic() + seconds
+        self._deadline = deadline
 
     @property
     def steps(self) -> list[Step]:

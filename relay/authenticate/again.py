@@ -4,15 +4,17 @@ Who sends a message sends others, from the same address and under the same name.
 
 TRUSTS     that a check depends on what it is given and on DNS, and that nobody changes what it returns. (`%{t}` in
            an SPF explanation is then the time of the first message.)
-FAILS      as the check does. Neither a check that had to wait for DNS is kept nor one with long answers, so that
-           strangers cannot fill the memory.
+FAILS      as the check does. Neither a check is kept whose budget has waited for DNS nor one with long answers, so
+           that strangers cannot fill the memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, TypeVar
 
+from relay.authenticate.eager import begin
 from relay.resolver import Asked, Budget
 
 MAX_KEPT = 512  # results; with traces as long as they can be made, 40 MB in all
@@ -20,20 +22,22 @@ MAX_OCTETS = 8192  # of the DNS answers behind one, as the cache weighs them; mo
 
 T = TypeVar("T")
 
-_kept: dict[Hashable, tuple[tuple[Asked, ...], Any]] = {}  # by check and what it was given; the oldest go first
+# By check and what it was given, the oldest go first; a future that is done may be handed out many times.
+_kept: dict[Hashable, tuple[tuple[Asked, ...], asyncio.Future[Any]]] = {}
 
 
-async def again(budget: Budget, check: Callable[..., Awaitable[T]], *given: Hashable) -> T:
-    """What `check(*given, budget)` finds."""
+def again(budget: Budget, check: Callable[..., Coroutine[Any, Any, T]], *given: Hashable) -> asyncio.Future[T]:
+    """What `check(*given, budget)` finds, begun at once."""
     key = (check, *given)
     if (known := _kept.get(key)) and budget.repeat(known[0]):
-        return known[1]  # type: ignore[no-any-return]
-    queries, begun = budget.queries, len(budget.asked)
-    result = await check(*given, budget)
-    asked = tuple(budget.asked[begun:])
-    if budget.queries == queries and sum(one.answer.octets for one in asked) <= MAX_OCTETS:
-        _kept.pop(key, None)
-        _kept[key] = asked, result
-        if len(_kept) > MAX_KEPT:
-            del _kept[next(iter(_kept))]
-    return result
+        return known[1]
+    begun = len(budget.asked)
+    found = begin(check(*given, budget))
+    if found.done() and not budget.queries and found.exception() is None:
+        asked = tuple(budget.asked[begun:])
+        if sum([one.answer.octets for one in budget.asked]) <= MAX_OCTETS:
+            _kept.pop(key, None)
+            _kept[key] = asked, found
+            if len(_kept) > MAX_KEPT:
+                del _kept[next(iter(_kept))]
+    return found

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from relay.address import Address
 from relay.authenticate import arc, dkim, dmarc, iprev, spf
 from relay.authenticate.again import again
-from relay.authenticate.eager import begin
+from relay.authenticate.eager import begin, over
 from relay.author import parse_author
 from relay.clock import Clock, SystemClock
 from relay.errors import MalformedAddress, MalformedMessage
@@ -45,7 +45,7 @@ from relay.verdict import (
 SECONDS = 20.0  # for all checks together, unless told otherwise
 # DNS questions of each check; 50 together. SPF's own limit is 10 terms (RFC 7208 §4.6.4), a walk takes 8.
 SHARES = {"spf": 17, "helo": 6, "iprev": 4, "dkim": 5, "arc": 8, "dmarc": 10}
-DNS_TIME = 0.7  # of the deadline: then DNS is over, and what waits for it ends as a temperror of its own
+DNS_TIME = 0.7  # of the deadline: then DNS is over for all but DMARC, and what waits ends as a temperror of its own
 CHECK_TIME = 0.8  # of the deadline: then a check is cut off; what is left is for DMARC to be judged
 
 _LATE = "out of time"
@@ -62,7 +62,7 @@ class EarlySpf:
         self, ip: str | Ip, helo: str, mail_from: Sender, resolver: Resolver, *, seconds: float = SECONDS
     ) -> None:
         self.budget = resolver.budget(SHARES["spf"], seconds * DNS_TIME)
-        self.verdict = begin(_check_sender(ip, helo, mail_from, self.budget))
+        self.verdict = _check_sender(ip, helo, mail_from, self.budget)
 
     def cancel(self) -> None:
         self.verdict.cancel()
@@ -92,12 +92,11 @@ async def authenticate(
     return await run.verdicts(trusted_sealers, spf)
 
 
-async def _check_sender(ip: str | Ip, helo: str, mail_from: Sender, resolver: Budget) -> SpfVerdict:
+def _check_sender(ip: str | Ip, helo: str, mail_from: Sender, resolver: Budget) -> asyncio.Future[SpfVerdict]:
     """The MAIL FROM identity; for `<>` the name of HELO in its place, and the verdict says so."""
-    sender = _reverse_path(mail_from)
-    if not sender:
-        return await again(resolver, spf.check_helo, ip, helo)
-    return await again(resolver, spf.check_mail_from, ip, sender, helo)
+    if sender := _reverse_path(mail_from):
+        return again(resolver, spf.check_mail_from, ip, sender, helo)
+    return again(resolver, spf.check_helo, ip, helo)
 
 
 def _reverse_path(mail_from: Sender) -> str:
@@ -123,22 +122,22 @@ class _Run:
         self._ip = ip_address(ip) if isinstance(ip, str) else ip
         self._helo, self._mail_from, self._clock = helo, mail_from, clock
         self._seconds, self._record, self._id = seconds, record, id
-        self._budgets = {
-            name: resolver.budget(share, seconds if name == "dmarc" else seconds * DNS_TIME)
-            for name, share in SHARES.items()
-        }
+        self._budgets = resolver.budgets(SHARES, seconds * DNS_TIME)
+        self._budgets["dmarc"] = resolver.budget(SHARES["dmarc"], seconds)
         self._content = b"" if isinstance(message, Message) else bytes(message)
         self._message, self._author, self._problem = _read(message)
 
     async def verdicts(self, trusted_sealers: Collection[str], early: EarlySpf | None) -> Verdicts:
         began = self._clock.monotonic()
         until = asyncio.get_running_loop().time() + self._seconds
+        budgets, ip, helo = self._budgets, self._ip, self._helo
         if early:
-            self._budgets["spf"] = early.budget
-        walk = begin(self._discover())
-        sent = early.verdict if early else begin(self._check_sender())
-        hello = begin(self._check_helo()) if _reverse_path(self._mail_from) else sent
-        reverse = begin(self._check_iprev())
+            budgets["spf"] = early.budget
+        walk: asyncio.Future[dmarc.Discovery | None]
+        walk = again(budgets["dmarc"], dmarc.discover, self._author.domain) if self._author else over(None)
+        sent = early.verdict if early else _check_sender(ip, helo, self._mail_from, budgets["spf"])
+        hello = again(budgets["helo"], spf.check_helo, ip, helo) if _reverse_path(self._mail_from) else sent
+        reverse = again(budgets["iprev"], iprev.check_iprev, ip, helo)
         signed = begin(self._check_dkim())
         chain = begin(self._check_arc(trusted_sealers))
         try:
@@ -147,7 +146,6 @@ class _Run:
         finally:
             _cut_off(walk, sent, hello, reverse, signed, chain)
         found, signatures = self._result("spf", sent, self._no_spf), self._result("dkim", signed, self._no_dkim)
-        budgets = self._budgets.values()
         return Verdicts(
             spf=found,
             helo=found if hello is sent else self._result("helo", hello, self._no_helo),
@@ -156,8 +154,8 @@ class _Run:
             dmarc=await self._judge(until, self._result("dmarc", walk, _no_walk), found, signatures),
             iprev=self._result("iprev", reverse, self._no_iprev),
             seconds=self._clock.monotonic() - began,
-            queries=sum([budget.queries for budget in budgets]),
-            steps=tuple([one.step for budget in budgets for one in budget.asked]),
+            queries=sum([budget.queries for budget in budgets.values()]),
+            steps=tuple([one.step for budget in budgets.values() for one in budget.asked]),
         )
 
     def _result(self, name: str, check: asyncio.Future[T], failed: Callable[[str], T]) -> T:
@@ -175,15 +173,6 @@ class _Run:
 
     # --- the checks ---------------------------------------------------------------------------------
 
-    async def _check_sender(self) -> SpfVerdict:
-        return await _check_sender(self._ip, self._helo, self._mail_from, self._budgets["spf"])
-
-    async def _check_helo(self) -> SpfVerdict:
-        return await again(self._budgets["helo"], spf.check_helo, self._ip, self._helo)
-
-    async def _check_iprev(self) -> IprevVerdict:
-        return await again(self._budgets["iprev"], iprev.check_iprev, self._ip, self._helo)
-
     async def _check_dkim(self) -> Sequence[DkimVerdict]:
         resolver, now = self._budgets["dkim"], self._clock.time()
         if self._message is None:
@@ -195,9 +184,6 @@ class _Run:
         if self._message is None:
             return await arc.verify(self._content, resolver, trusted_sealers=trusted, time=now)
         return await arc.verify_message(self._message, resolver, trusted_sealers=trusted, time=now)
-
-    async def _discover(self) -> dmarc.Discovery | None:
-        return await again(self._budgets["dmarc"], dmarc.discover, self._author.domain) if self._author else None
 
     async def _judge(
         self, until: float, walk: dmarc.Discovery | None, sent: SpfVerdict, signatures: Sequence[DkimVerdict]
@@ -216,7 +202,7 @@ class _Run:
         def failed(why: str) -> DmarcVerdict:
             return DmarcVerdict(DmarcResult.TEMPERROR, domain, problem=why)
 
-        judged = begin(dmarc.judge(walk, self._budgets["dmarc"], passed, signers, undecided))
+        judged = again(self._budgets["dmarc"], dmarc.judge, walk, passed, tuple(signers), tuple(undecided))
         await _end_by(until, judged)
         return self._result("dmarc", judged, failed)
 

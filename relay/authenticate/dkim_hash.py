@@ -9,18 +9,19 @@ FAILS      never. The header costs its own size a signature and the body its own
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
 from relay.authenticate.dkim_signature import Form, MessageSignature
-from relay.canonical import chunked, relaxed_body, relaxed_field, simple_body, simple_field
+from relay.canonical import chunked, relaxed_body, relaxed_header, simple_body, simple_field
 from relay.message import Field, Message
 
 LARGE = 1024 * 1024  # octets of body; hashed in some 5 ms, which a thread then does
 
-_FIELD_FORMS = {Form.SIMPLE: simple_field, Form.RELAXED: relaxed_field}
 _BODY_FORMS = {Form.SIMPLE: simple_body, Form.RELAXED: relaxed_body}
+_SIGNATURE = re.compile(rb"(?:\A|(?<=;))([ \t\r\n]*b[ \t\r\n]*=)[^;]*")  # in the value of a signature field
 
 
 class Wanted(NamedTuple):
@@ -61,45 +62,33 @@ def _body_hashes(body: memoryview, wanted: Collection[Wanted]) -> dict[Wanted, B
 
 
 class Header:
-    """The fields of one message, for the hashes of its signatures; each is brought into a form once."""
+    """The fields of one message, for the hashes of its signatures."""
 
     def __init__(self, fields: Iterable[Field]) -> None:
-        self._named: dict[bytes, list[bytes]] = {}
+        self._named: dict[bytes, list[Field]] = {}
         for field in fields:
-            self._named.setdefault(field.name, []).append(field.raw)
-        self._formed: dict[tuple[Form, bytes], list[bytes]] = {}
+            self._named.setdefault(field.name, []).append(field)
 
     def digest(self, signature: MessageSignature) -> bytes:
         """SHA-256 over the fields of h= and the signature field itself."""
-        form = signature.header_form
-        left: dict[bytes, list[bytes]] = {}
-        chosen: list[bytes] = []
+        chosen: list[Field] = []
+        taken: dict[bytes, int] = {}
         for name in signature.names:
-            if name not in self._named:
-                continue
-            if name not in left:
-                left[name] = self._fields(form, name).copy()
-            if left[name]:
-                chosen.append(left[name].pop())  # RFC 6376 §5.4.2: from the bottom up
-        chosen.append(_FIELD_FORMS[form](without_value(signature.field.raw)))
+            if fields := self._named.get(name):
+                taken[name] = number = taken.get(name, 0) + 1
+                if number <= len(fields):
+                    chosen.append(fields[-number])  # RFC 6376 §5.4.2: from the bottom up
+        name, raw = signature.field
+        chosen.append(Field(name, without_value(raw)))
         hashed = sha256()
-        hashed.update(b"".join(chosen))
+        if signature.header_form is Form.RELAXED:
+            hashed.update(relaxed_header(chosen)[:-2])
+        else:
+            hashed.update(b"\r\n".join([simple_field(field.raw) for field in chosen]))
         return hashed.digest()
-
-    def _fields(self, form: Form, name: bytes) -> list[bytes]:
-        found = self._formed.get((form, name))
-        if found is None:
-            found = [_FIELD_FORMS[form](raw) + b"\r\n" for raw in self._named[name]]
-            self._formed[form, name] = found
-        return found
 
 
 def without_value(raw: bytes) -> bytes:
     """A signature field with the value of its b= taken out, and the white space around it (RFC 6376 §3.7)."""
     name, _, value = raw.partition(b":")
-    specs = value.split(b";")
-    for index, spec in enumerate(specs):
-        tag, equals, _ = spec.partition(b"=")
-        if equals and tag.strip() == b"b":
-            specs[index] = tag + equals
-    return name + b":" + b";".join(specs)
+    return name + b":" + _SIGNATURE.sub(rb"\1", value)

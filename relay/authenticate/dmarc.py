@@ -143,7 +143,7 @@ class Records:
         return records[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one is itself, and no other: what is judged by it is kept beside it
 class Discovery:
     """What the tree says of the author domain. applied: the record that counts, None without one.
 
@@ -171,7 +171,7 @@ async def evaluate(
     spf_domain:   the domain of MAIL FROM if SPF passed for it, else None.
     dkim_domains: the d= of the signatures that passed. undecided: domains whose SPF or DKIM ended in temperror.
     """
-    return await judge(await discover(from_domain, resolver), resolver, spf_domain, dkim_domains, undecided)
+    return await judge(await discover(from_domain, resolver), spf_domain, dkim_domains, undecided, resolver)
 
 
 async def discover(from_domain: str, resolver: Questions) -> Discovery:
@@ -202,10 +202,10 @@ async def discover(from_domain: str, resolver: Questions) -> Discovery:
 
 async def judge(
     discovery: Discovery,
-    resolver: Questions,
     spf_domain: str | None,
     dkim_domains: Iterable[str],
-    undecided: Iterable[str] = (),
+    undecided: Iterable[str],
+    resolver: Questions,
 ) -> DmarcVerdict:
     """Alignment and result (RFC 9989 §4.10.2, §5.3.4, §5.3.5). discovery: stays as it is, for other messages."""
     records = Records(resolver, discovery.records)

@@ -18,20 +18,24 @@ T = TypeVar("T")
 
 def begin(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
     """Run `work` until it waits for something; from there on it is a task. An exception of its own is in the future."""
-    loop = asyncio.get_running_loop()
     try:
         waits_for = work.send(None)
     except StopIteration as end:
-        over: asyncio.Future[T] = loop.create_future()
-        over.set_result(end.value)
-        return over
+        return over(end.value)
     except Exception as error:
-        failed: asyncio.Future[T] = loop.create_future()
+        failed: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         failed.set_exception(error)
         return failed
-    task = loop.create_task(_rest(work, waits_for))
+    task = asyncio.get_running_loop().create_task(_rest(work, waits_for))
     task.add_done_callback(lambda _: work.close())  # one that is cancelled before it runs never comes to `work`
     return task
+
+
+def over(result: T) -> asyncio.Future[T]:
+    """What needed no work, or none that waited."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    future.set_result(result)
+    return future
 
 
 async def _rest(work: Coroutine[Any, Any, T], waits_for: object) -> T:
