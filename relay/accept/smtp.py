@@ -271,7 +271,7 @@ class Smtp(Upload):
                 raise
             except Exception as error:
                 reply = self._trouble(error)
-        if isinstance(reply, Reply) and reply.code < 400 and session.junk == junk:
+        if isinstance(reply, Reply) and reply.is_positive and session.junk == junk:
             self.say(reply)
             return None
         return self._answer(reply, junk)

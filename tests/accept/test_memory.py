@@ -1,16 +1,19 @@
 """Memory bombs (R20): what one message costs, and what all together may."""
 
 import asyncio
+import gc
 import tracemalloc
+import weakref
 from typing import Any
 
 import pytest
 
 from relay import reply
+from relay.accept.smtp import Smtp
 from relay.envelope import Envelope
 from relay.reply import Reply
 from tests.support.smtp_client import SmtpClient, code, smtp_client
-from tests.support.stages import Scripted, listening
+from tests.support.stages import Scripted, listening, until
 
 OPEN = [b"EHLO client.test", b"MAIL FROM:<ann@example.org>", b"RCPT TO:<bob@example.net>"]
 MIB = 1024**2
@@ -117,3 +120,19 @@ async def test_a_client_that_sends_ahead_while_its_mail_is_delivered_must_wait()
         assert len(connection._buffer) <= 64 * 1024 + 256 * 1024
         stages.gate.set()
         assert [code(text) for text in await client.rest()][-1] == "421 4.7.0"
+
+
+async def test_a_session_that_is_over_is_freed_without_the_collector() -> None:
+    """No cycle holds it: under load, collecting them would cost what the next sessions need."""
+    async with listening(Scripted()) as relay:
+        gc.collect()
+        gc.disable()
+        try:
+            async with smtp_client(relay.address("capture")) as client:
+                await open_data(client)
+                assert code(await client.say(b"Subject: x\r\n\r\n.")) == "250 2.0.0"
+                (session,) = [weakref.ref(one) for one in gc.get_objects() if isinstance(one, Smtp)]
+                assert code(await client.say(b"QUIT")) == "221 2.0.0"
+            await until(lambda: session() is None)
+        finally:
+            gc.enable()

@@ -47,7 +47,7 @@ class Scripted:
     def capabilities(self, listener: str) -> Capabilities:
         return self.taken
 
-    async def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
+    def recipient(self, envelope: Envelope, recipient: Address) -> Reply:
         return self._answer("recipient", reply.RECIPIENT_OK)
 
     async def receive(self, envelope: Envelope, content: bytearray) -> Reply:
