@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from math import isfinite
+from types import NoneType
+from typing import Any
 
 _write = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _PLAIN = re.compile(r"[A-Za-z0-9_.@:/<>+,;()\[\]{}*!?#$%&'|~^-]+\Z")
@@ -23,19 +27,25 @@ def escape(text: str) -> str:
 
 def quote(value: object) -> str:
     """A plain ASCII word as it is, everything else as JSON without unprintable characters."""
-    if isinstance(value, str):
-        return quote_text(value)
-    if type(value) is int:  # the encoder takes 2 µs to get ready: what a fact mostly has is written without it
-        return str(value)
-    if type(value) is list:
-        return f"[{', '.join([_text_as_json(one) if type(one) is str else _as_json(one) for one in value])}]"
-    return "null" if value is None else _as_json(value)
+    return _WRITERS[type(value)](value)
+
+
+def quote_all(values: Mapping[str, object]) -> str:
+    """` key=value` of each, quoted. The keys are words of our own."""
+    return "".join([f" {key}={_WRITERS[type(value)](value)}" for key, value in values.items()])
 
 
 @lru_cache(_KEPT)
-def quote_text(text: str) -> str:
-    """`quote` of a text."""
+def _text(text: str) -> str:
     return text if _PLAIN.match(text) else _as_json(text)
+
+
+def _float(number: float) -> str:
+    return repr(number) if isfinite(number) else _as_json(number)
+
+
+def _list(values: list[object]) -> str:
+    return f"[{', '.join([_text_as_json(one) if type(one) is str else _as_json(one) for one in values])}]"
 
 
 def _as_json(value: object) -> str:
@@ -43,6 +53,17 @@ def _as_json(value: object) -> str:
 
 
 _text_as_json: Callable[[str], str] = lru_cache(_KEPT)(_as_json)
+
+
+def _other(value: object) -> str:
+    return _text(value) if isinstance(value, str) else _as_json(value)  # a word of an enumeration
+
+
+# By type. The JSON encoder takes 2 µs to get ready for anything but a text: what facts mostly have goes without it.
+_WRITERS: defaultdict[type, Callable[[Any], str]] = defaultdict(
+    lambda: _other,
+    {str: _text, int: str, float: _float, list: _list, NoneType: lambda _: "null"},
+)
 
 
 def _code(char: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from enum import StrEnum
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.escape import escape, quote
+from relay.escape import escape, quote, quote_all
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,11 @@ def test_a_quoted_value_can_be_read_back(text: str) -> None:
     assert quoted.startswith('"') or not set(quoted) & set(' "=\\')
 
 
+class Word(StrEnum):
+    PASS = "pass"
+    TWO = "two words"
+
+
 @pytest.mark.parametrize(
     ("value", "written"),
     [
@@ -58,7 +64,13 @@ def test_a_quoted_value_can_be_read_back(text: str) -> None:
         ("two words", '"two words"'),
         ("a=b", '"a=b"'),
         ('"', '"\\""'),
+        (12, "12"),
         (12.5, "12.5"),
+        (1e300, "1e+300"),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        (Word.PASS, "pass"),
+        (Word.TWO, '"two words"'),
         (True, "true"),
         (None, "null"),
         (["a@b.c", "\n"], '["a@b.c", "\\n"]'),
@@ -67,3 +79,10 @@ def test_a_quoted_value_can_be_read_back(text: str) -> None:
 )
 def test_values_are_words_or_json(value: object, written: str) -> None:
     assert quote(value) == written
+    assert quote_all({"a": value, "b%": 1}) == f" a={written} b%=1"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | ANY, st.lists, max_leaves=5))
+def test_what_is_no_word_is_written_as_json_writes_it(value: object) -> None:
+    shown = escape(json.dumps(value, ensure_ascii=False))
+    assert quote(value) in (shown, value)

@@ -14,10 +14,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import BinaryIO
 
-import structlog
-
 from relay.clock import SystemClock
-from relay.escape import quote, quote_text
+from relay.escape import quote, quote_all
 from relay.fact import Fact
 from relay.jsonable import to_ascii, to_json
 
@@ -45,7 +43,8 @@ def log(fact: Fact) -> None:
     if fact.level in _logger.unheard:
         return
     try:
-        _logger.write(_logger.line(_stamp(_clock.time()), fact, _logger.worker))
+        _logger.stream.write(_logger.line(_stamp(_clock.time()), fact, _logger.worker))
+        _logger.stream.flush()  # whatever ends this process, the line is out
     except (OSError, ValueError):  # ValueError: the stream is closed
         return
 
@@ -60,25 +59,23 @@ class _FromLibraries(logging.Handler):
 
 @dataclass(frozen=True, slots=True)
 class _Logger:
-    """Of structlog only what writes: its processors and bound loggers cost more than all else of a line."""
+    """No library: structlog's write alone took a sixth of a line's time, its processors more than all else of it."""
 
     unheard: frozenset[str]  # levels
     line: Callable[[str, Fact, int | None], bytes]
     worker: int | None
-    write: Callable[[bytes], None]
+    stream: BinaryIO
 
 
 def _make_logger(level: str, format: str, stream: BinaryIO | None, worker: int | None = None) -> _Logger:
     unheard = frozenset(_LEVELS[: _LEVELS.index(level)])
-    return _Logger(
-        unheard, _json if format == "json" else _text, worker, structlog.BytesLogger(stream or sys.stderr.buffer).msg
-    )
+    return _Logger(unheard, _json if format == "json" else _text, worker, stream or sys.stderr.buffer)
 
 
 def _stamp(time: float) -> str:
     """`2026-11-22T05:12:00.123456Z`"""
     second = int(time)
-    return f"{_second(second)}.{int((time - second) * 1e6):06}Z"
+    return f"{_second(second)}.{str(int((time - second) * 1e6)).zfill(6)}Z"  # half the time of `:06`
 
 
 @lru_cache(1)
@@ -88,14 +85,9 @@ def _second(time: int) -> str:
 
 def _text(time: str, fact: Fact, worker: int | None) -> bytes:
     """`TIME LEVEL EVENT id=… key=value …`; a value that is not one plain word is a JSON string."""
-    words = [time, fact.level, fact.event]
-    if fact.id:
-        words.append(f"id={quote_text(fact.id)}")
-    for key, value in fact.values.items():
-        words.append(f"{key}={quote_text(value) if type(value) is str else quote(value)}")
-    if worker is not None:
-        words.append(f"worker={worker}")
-    return " ".join(words).encode()
+    id = f" id={quote(fact.id)}" if fact.id else ""
+    end = "" if worker is None else f" worker={worker}"
+    return f"{time} {fact.level} {fact.event}{id}{quote_all(fact.values)}{end}\n".encode()
 
 
 def _json(time: str, fact: Fact, worker: int | None) -> bytes:
@@ -104,7 +96,7 @@ def _json(time: str, fact: Fact, worker: int | None) -> bytes:
         values["worker"] = worker
     line = to_json(values)
     # JSON lets stand what is not printable: DEL, and much beyond ASCII.
-    return line if line.isascii() and b"\x7f" not in line else to_ascii(values).replace(b"\x7f", b"\\u007f")
+    return (line if line.isascii() and b"\x7f" not in line else to_ascii(values).replace(b"\x7f", b"\\u007f")) + b"\n"
 
 
 _clock = SystemClock()

@@ -29,7 +29,6 @@ _DELIVERIES = {
     "forward.refused": "refused",
     "forward.ambiguous": "ambiguous",
     "inbox.stored": "delivered",
-    "inbox.trouble": "deferred",
 }
 _RESULTS = {"2": "accepted", "4": "deferred", "5": "rejected"}  # by the first digit of a reply
 # Why a recipient is held, where it is not for what a hop or the sender's domain said.
@@ -107,13 +106,14 @@ class Metrics:
             "config.reloaded": self._count_configuration,
             "config.rejected": lambda values: self._reload_ok.set(0),
             **{event: partial(self._count_delivery, result) for event, result in _DELIVERIES.items()},
+            "inbox.trouble": self._count_inbox_trouble,
             **_Queue(registry).counts,
         }
 
     def record(self, fact: Fact) -> None:
         if count := self._counts.get(fact.event):
             count(fact.values)
-        if fact.event.endswith(".trouble"):
+        elif fact.event.endswith(".trouble"):
             self._trouble.add(fact.event.removesuffix(".trouble"))
 
     def expose(self) -> bytes:
@@ -140,6 +140,10 @@ class Metrics:
         self._deliveries.add(hop, result)
         if "elapsed_ms" in values:
             self._durations.observe(_number(values, "elapsed_ms") / 1000, hop)
+
+    def _count_inbox_trouble(self, values: Values) -> None:
+        self._count_delivery("deferred", values)
+        self._trouble.add("inbox")
 
     def _count_checks(self, values: Values) -> None:
         for check in ("dmarc", "spf", "helo", "arc", "iprev"):
@@ -219,12 +223,13 @@ def _recipients(values: Values) -> int:
 
 
 def _word(values: Values, key: str) -> str:
-    return str(values.get(key, ""))
+    value = values.get(key, "")
+    return value if type(value) is str else str(value)
 
 
 def _number(values: Values, key: str) -> float:
     value = values.get(key, 0)
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    return value if isinstance(value, (int, float)) else 0
 
 
 def _result(values: Values) -> str:

@@ -196,7 +196,6 @@ def test_it_imports_little() -> None:
         "pydantic",
         "aiohttp",
         "sqlalchemy",
-        "structlog",
         "prometheus_client",
         "aiosmtpd",
         "aiosmtplib",

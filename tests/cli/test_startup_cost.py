@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = {"pydantic", "aiohttp", "sqlalchemy", "cryptography", "aiosmtpd", "aiosmtplib", "structlog", "uvloop"}
+HEAVY = {"pydantic", "aiohttp", "sqlalchemy", "cryptography", "aiosmtpd", "aiosmtplib", "uvloop"}
 RUN = """
 import json, sys
 from relay.__main__ import main
