@@ -36,6 +36,7 @@ from relay.resolver import Questions
 from relay.verdict import ArcResult, ArcVerdict, DkimResult
 
 MAX_KEYS = 10
+_NO_CHAIN = ArcVerdict(ArcResult.NONE)
 
 _SEALED = re.compile(rb"^ARC-(?:Seal|Message-Signature|Authentication-Results)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
@@ -51,7 +52,7 @@ async def verify(
         return await verify_message(parse_strictly(message), resolver, trusted_sealers=trusted_sealers, time=time)
     except MalformedMessage as error:
         if not _SEALED.search(message, 0, MAX_HEADER):
-            return ArcVerdict(ArcResult.NONE)
+            return _NO_CHAIN
         return ArcVerdict(ArcResult.FAIL, problem=str(error))
 
 
@@ -61,7 +62,7 @@ async def verify_message(
     """As `verify`, for a message that is parsed already and whose lines end with CRLF only."""
     chain = read_chain(message)
     if not chain.highest and not chain.problem:
-        return ArcVerdict(ArcResult.NONE)
+        return _NO_CHAIN
     seals: list[Signature] = []
     try:
         if chain.problem:

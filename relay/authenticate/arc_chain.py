@@ -48,11 +48,14 @@ class Chain:
     problem: str = ""
 
 
+_NO_CHAIN = Chain()
+
+
 def read_chain(message: Message) -> Chain:
     """The chain of a message; Chain() when it has none."""
     fields = [field for field in message.fields if field.name in _NAMES]
     if not fields:
-        return Chain()
+        return _NO_CHAIN
     found: dict[tuple[int, bytes], tuple[Field, Mapping[str, str]]] = {}
     problem = ""
     for field in fields:

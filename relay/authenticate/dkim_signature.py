@@ -43,7 +43,7 @@ class Form(StrEnum):
     RELAXED = "relaxed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made of each signed message, and that would take four times as long
 class Signature:
     """What all three kinds of signature have. domain, selector, identity_domain (of i=): in lower-case A-labels.
 
@@ -59,7 +59,7 @@ class Signature:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MessageSignature(Signature):
     """names: h=, lower case. length: l=, None for the whole body."""
 
@@ -121,10 +121,16 @@ def _shared(tags: Mapping[str, str], required: tuple[str, ...]) -> tuple[str, st
     for name in required:
         if not tags.get(name):
             raise _permerror(f"{name}= is missing or empty")
-    domain, selector = _domain(tags["d"]), _domain(tags["s"])
+    algorithm, domain, selector, key_name = _signer(tags["a"], tags["d"], tags["s"])
+    return algorithm, domain, selector, key_name, domain, _octets(tags, "b")
+
+
+@lru_cache(1024)  # what raises is not kept; most mail comes from few signers
+def _signer(algorithm: str, domain: str, selector: str) -> tuple[str, str, str, str]:
+    """The algorithm, the domain and the selector as a Signature has them, and the name of the key."""
+    domain, selector = _domain(domain), _domain(selector)
     if "." not in domain:
         raise _permerror("d= is not a domain")
-    algorithm = tags["a"]
     if algorithm == "rsa-sha1":
         raise Unverifiable(DkimResult.POLICY, "rsa-sha1 is not taken any more")  # RFC 8301 §3.1
     if algorithm not in ALGORITHMS:
@@ -132,7 +138,7 @@ def _shared(tags: Mapping[str, str], required: tuple[str, ...]) -> tuple[str, st
     key_name = f"{selector}._domainkey.{domain}"
     if len(key_name) > 253:
         raise _permerror("d= and s= make a name that is too long for the DNS")
-    return algorithm, domain, selector, key_name, domain, _octets(tags, "b")
+    return algorithm, domain, selector, key_name
 
 
 @cache  # what raises is not kept
