@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,9 +60,9 @@ def compare(
     options: Options,
     table: Table,
     values: Callable[[Sent, Contestant], dict[str, float]] | None = None,
-    begin: Callable[[Contestant], None] = lambda one: None,
+    around: Callable[[Contestant], AbstractContextManager[None]] = lambda one: nullcontext(),
 ) -> None:
-    """Fill the table: a row for each load and contestant. begin: before a round; values: after it, for the table."""
+    """Fill the table: a row for each load and contestant. around: a round; values: after it, for the table."""
     values = values or rates
     failed: set[str] = set()
     counts: dict[tuple[Load, str], int] = {}
@@ -76,8 +76,8 @@ def compare(
                 try:
                     if number == 0:
                         counts[cell] = _count(load, one, options)
-                    begin(one)
-                    sent = send(load, one.running.port, one.sink, one.running.pids, counts[cell])
+                    with around(one):
+                        sent = send(load, one.running.port, one.sink, one.running.pids, counts[cell])
                 except Failed as reason:
                     failed.add(one.name)
                     table.leave_out(one.name, f"{load.case}: {reason} ({one.running.trouble()})")

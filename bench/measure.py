@@ -7,12 +7,13 @@ ends many. A child that nobody waits for would be missed; no peer here has such.
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, ProcessLookupError)
 
 
@@ -43,21 +44,42 @@ def memory(roots: Iterable[int]) -> int:
     return sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in processes(roots)) * 1024
 
 
-def reset_peaks(roots: Iterable[int]) -> None:
-    """From now on `peak` counts anew."""
-    for pid in processes(roots):
-        with suppress(*_GONE):
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def peak(roots: Iterable[int]) -> int:
-    """Octets: the sum of what each process had resident at most since `reset_peaks`."""
-    return sum(_kilobytes(pid, "status", "VmHWM:") for pid in processes(roots)) * 1024
-
-
 def resident(roots: Iterable[int]) -> int:
-    """Octets resident, shared pages counted in each process: what `peak` compares with."""
-    return sum(_kilobytes(pid, "status", "VmRSS:") for pid in processes(roots)) * 1024
+    """Octets resident, shared pages counted in each process: what `Watch` compares with."""
+    return sum(map(_resident, processes(roots)))
+
+
+class Watch:
+    """The most octets that processes and their descendants have `resident` at once, by a look every 10 ms.
+
+    What each process had at most (VmHWM) would not do: where messages come to several, that is not at once.
+    """
+
+    def __init__(self, roots: Iterable[int]) -> None:
+        self._roots = tuple(roots)
+        self._most = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def end(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self._most
+
+    def _look(self) -> None:
+        looks = 0
+        while not self._over.wait(0.01):
+            if looks % 50 == 0:  # to find the processes costs more than to look at them
+                pids = processes(self._roots)
+            looks += 1
+            self._most = max(self._most, sum(map(_resident, pids)))
+
+
+def _resident(pid: int) -> int:
+    with suppress(*_GONE):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0
 
 
 def _fields(pid: int) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from bench.comparison import Contestant, compare, contestants
 from bench.load import Load, Sent
-from bench.measure import peak, reset_peaks, resident
+from bench.measure import Watch, resident
 from bench.options import Options
 from bench.peers.direct import direct
 from bench.peers.haraka import haraka
@@ -30,8 +33,15 @@ def run(site: Site, options: Options) -> Table:
     with contestants(PEERS, Task(Work.PLAIN, site, 0, workers=options.workers), table, options) as found:
         idle = {one.name: resident(one.running.pids) for one in found}
 
-        def begin(one: Contestant) -> None:
-            reset_peaks(one.running.pids)
+        peaks: dict[str, int] = {}
+
+        @contextmanager
+        def watched(one: Contestant) -> Iterator[None]:
+            watch = Watch(one.running.pids)
+            try:
+                yield
+            finally:
+                peaks[one.name] = watch.end()
 
         for sessions in (4,) if options.quick else (1, 4):
 
@@ -39,9 +49,9 @@ def run(site: Site, options: Options) -> Table:
                 result = {"mb_per_s": sent.delivered * OCTETS / 1e6}
                 if one.running.pids:
                     result["cpu_s_per_gb"] = sent.cpu / 1000 * (1e9 / OCTETS)
-                    result["peak_mb_per_session"] = (peak(one.running.pids) - idle[one.name]) / sessions / 1e6
+                    result["peak_mb_per_session"] = (peaks[one.name] - idle[one.name]) / sessions / 1e6
                 return result
 
             load = Load(sessions, reuse=False, octets=OCTETS)
-            compare(found, [load], options, table, values, begin)
+            compare(found, [load], options, table, values, watched)
     return table
