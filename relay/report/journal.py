@@ -33,7 +33,7 @@ EXPLAINED = "authenticate.explained"  # the event whose values are the verdicts,
 CHECKED = "authenticate.checked"  # the event that has the same in brief
 FILE_NAME = "journal.db"  # in the data folder
 VERSION = 2  # of the schema, in PRAGMA user_version
-FLUSH = 1.0  # seconds that a fact waits for company
+FLUSH = 0.25  # seconds that a fact waits for company
 MAX_WAITING = 20_000  # facts in memory; the oldest go when the disk does not keep up
 SWEEP = 3600.0  # seconds between two looks for facts past their time
 
