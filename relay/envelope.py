@@ -44,7 +44,7 @@ class Client:
     helo:     what it said in EHLO or HELO, at most 255 printable ASCII characters.
     extended: it said EHLO, not HELO.
     login:    the name it logged in with, None without.
-    address:  `ip` as text; "" to have it made.
+    address:  `ip` as text.
     """
 
     listener: str
@@ -55,11 +55,10 @@ class Client:
     extended: bool = True
     tls: Tls | None = None
     login: str | None = None
-    address: str = field(default="", compare=False)
+    address: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.address:
-            object.__setattr__(self, "address", str(self.ip))
+        object.__setattr__(self, "address", str(self.ip))
 
 
 @dataclass(frozen=True, slots=True)

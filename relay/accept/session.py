@@ -70,7 +70,6 @@ class Session(aiosmtpd.Session):
                 self.extended_smtp,
                 self.tls,
                 self.login.name if self.login else None,
-                self.address,
             )
         return self._client
 

@@ -59,7 +59,7 @@ async def test_the_order_of_recipients_and_the_port_do_not_matter() -> None:
 
 
 OTHERS = [
-    (envelope(replace(CLIENT, ip=ip_address("192.0.2.2"), address="")), CONTENT),
+    (envelope(replace(CLIENT, ip=ip_address("192.0.2.2"))), CONTENT),
     (envelope(replace(CLIENT, login="ann")), CONTENT),
     (envelope(CLIENT, None), CONTENT),
     (envelope(CLIENT, BOB), CONTENT),

@@ -20,7 +20,7 @@ from tests.support.sending import ANN, CLIENT, Sending
 
 ALL = "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
 EVE = Client("gateway", "gateway", ip_address("192.0.2.7"), 4711, helo="eve.example")
-IPV6 = dataclasses.replace(EVE, ip=ip_address("2001:db8::7"), address="", helo="[IPv6:2001:db8::7]", extended=False)
+IPV6 = dataclasses.replace(EVE, ip=ip_address("2001:db8::7"), helo="[IPv6:2001:db8::7]", extended=False)
 LOGGED_IN = dataclasses.replace(EVE, login="ann smith=1", port=4712)
 
 

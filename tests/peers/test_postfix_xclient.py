@@ -17,7 +17,7 @@ from tests.support.sending import Sending
 
 TO = Address("ann", DOMAIN)
 FIRST = Client("gateway", "gateway", ip_address("192.0.2.7"), 4711, helo="first.example")
-SECOND = dataclasses.replace(FIRST, ip=ip_address("198.51.100.9"), address="", helo="two=words+x y", extended=False)
+SECOND = dataclasses.replace(FIRST, ip=ip_address("198.51.100.9"), helo="two=words+x y", extended=False)
 
 
 async def test_postfix_sees_the_real_client(tmp_path: Path) -> None:
