@@ -131,13 +131,13 @@ class Smtp(Opening):
                     return
                 if not await self.wait(self._until(), self._go_on):
                     raise self._too_late()
+            if self._is_writing_paused:
+                await self.flush()
             if isinstance(self.reading, DotReader):
                 await self._receive_text(self.reading)
             elif self._rest is not None:
                 rest, self._rest = self._rest, None
                 await rest
-            if self._is_writing_paused:
-                await self.flush()
 
     def _go_on(self) -> bool:
         """Obey the commands that have come, and write the replies. True: now the task has to go on.
@@ -156,7 +156,7 @@ class Smtp(Opening):
             if self._rest is not None or self._is_over:
                 return True
         self.write()
-        if has_obeyed:  # octets that drip in buy no time
+        if has_obeyed and self._waiter is not None:  # octets that drip in buy no time; the task's waits set their own
             self._set_deadline(self._until())
         return self._is_writing_paused or (self.reading is not None and bool(self._buffer))
 

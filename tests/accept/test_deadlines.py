@@ -86,6 +86,31 @@ async def test_a_long_delivery_is_not_cut_by_any_deadline_of_the_client() -> Non
         assert code(await client.read()) == "250 2.0.0"
 
 
+async def test_nor_is_that_of_messages_that_came_in_one_piece_with_their_commands() -> None:
+    stages = Scripted()
+    gate = stages.gate = asyncio.Event()
+    given = tables(timeout={"command": "50ms", "data_idle": "50ms", "write": "50ms"})
+    async with listening(stages, given) as relay, smtp_client(relay.address("capture")) as client:
+        message = [*OPEN[1:], b"DATA", b"x", b"."]
+        client.send(b"\r\n".join([OPEN[0], *message, *message, b""]))
+        assert [code(await client.read()) for _ in range(5)] == ["220", "250", "250 2.1.0", "250 2.1.5", "354"]
+        await stages.arrived.wait()
+        for _ in range(4):
+            async with smtp_client(relay.address("capture")) as other:
+                await other.rest()
+        stages.arrived.clear()
+        first, gate = gate, asyncio.Event()
+        stages.gate = gate
+        first.set()
+        assert [code(await client.read()) for _ in range(4)] == ["250 2.0.0", "250 2.1.0", "250 2.1.5", "354"]
+        await stages.arrived.wait()
+        for _ in range(4):
+            async with smtp_client(relay.address("capture")) as other:
+                await other.rest()
+        gate.set()
+        assert code(await client.read()) == "250 2.0.0"
+
+
 @pytest.mark.parametrize("ending", ["replies", "goodbye"])
 async def test_a_client_that_takes_no_replies_is_cut(ending: str) -> None:
     """D2: a zero window, in the middle and at the end of a session."""
