@@ -26,7 +26,7 @@ def enter_wal(database: sqlite3.Connection, pause: Callable[[float], None] = tim
                 database.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or not left:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not left:  # without what it is busy with
                     raise
             pause(_PAUSE)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -59,3 +60,22 @@ def test_nothing_changes_for_a_file_that_has_one(tmp_path: Path) -> None:
         first.execute("BEGIN IMMEDIATE")
         enter_wal(second, lambda seconds: pytest.fail("it waited"))
         assert _mode(second) == "wal"
+
+
+def test_who_mends_the_file_after_a_crash_is_waited_for() -> None:
+    class Recovering:
+        """As a connection whose log another process is just reading back: SQLITE_BUSY_RECOVERY (261)."""
+
+        tries = 0
+
+        def execute(self, statement: str) -> None:
+            if "journal_mode" in statement:
+                self.tries += 1
+                if self.tries < 3:
+                    error = sqlite3.OperationalError("database is locked")
+                    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+                    raise error
+
+    database, pauses = Recovering(), list[float]()
+    enter_wal(cast(sqlite3.Connection, database), pauses.append)
+    assert (database.tries, len(pauses)) == (3, 2)

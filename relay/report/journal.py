@@ -98,14 +98,14 @@ class Journal:
         """Write what waits."""
         if not self._waiting:
             return
-        dropped, rows = len(self._waiting), _rows(self._waiting)
+        waiting = [*self._waiting]
         self._waiting.clear()
         try:
-            await self._in_thread(self._write, rows)
-        except (sqlite3.Error, OSError) as error:
+            await self._in_thread(self._write, _rows(waiting))
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:  # the latter two: a fact that is no JSON
             if not self._in_trouble:
                 self._in_trouble = True
-                self._tell(Fact("report.trouble", "", {"journal": str(error), "dropped": dropped}, "error"))
+                self._tell(Fact("report.trouble", "", {"journal": str(error), "dropped": len(waiting)}, "error"))
         else:
             self._in_trouble = False
 
@@ -133,9 +133,9 @@ class Journal:
         self._path.touch(mode=0o600)
         # Each number of rows is a statement of its own: few are worth keeping.
         database = sqlite3.connect(self._path, check_same_thread=False, timeout=BUSY, cached_statements=4)
-        enter_wal(database)
-        database.execute("PRAGMA synchronous=NORMAL")  # in WAL mode: a sync at checkpoints only, and no damage
         try:
+            enter_wal(database)
+            database.execute("PRAGMA synchronous=NORMAL")  # in WAL mode: a sync at checkpoints only, and no damage
             _make_schema(database)
         except BaseException:
             database.close()

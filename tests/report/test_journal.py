@@ -76,6 +76,18 @@ async def test_trouble_is_told_once_and_mail_goes_on(tmp_path: Path) -> None:
     await journal.close()
 
 
+async def test_a_fact_that_is_no_json_is_told_of_and_what_comes_later_is_kept(tmp_path: Path) -> None:
+    told: list[Fact] = []
+    journal = Journal(tmp_path / "j.db", DAY, JumpingClock(), told.append)
+    await journal.open()
+    journal.record(Fact("accept.received", "m1", {"wrong": {("no", "word"): 1}}))
+    await journal.flush()
+    assert [(fact.event, fact.values["dropped"]) for fact in told] == [("report.trouble", 1)]
+    journal.record(Fact("accept.received", "m2"))
+    await journal.close()
+    assert [fact.event for _, fact in story(tmp_path / "j.db", "m2")] == ["accept.received"]
+
+
 async def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "j.db").write_text("not a database at all, only some text that is long enough")
     journal = Journal(tmp_path / "j.db", DAY, JumpingClock(), pytest.fail)
