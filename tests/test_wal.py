@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -16,16 +17,23 @@ def _opened(path: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(path, timeout=0, isolation_level=None))
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection in the middle of reading a file without a write-ahead log."""
+    with _opened(path) as reader:
+        reader.execute("CREATE TABLE mail (number INTEGER)")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM mail").fetchall()
+        yield reader
+
+
 def _mode(database: sqlite3.Connection) -> str:
     (mode,) = database.execute("PRAGMA journal_mode").fetchone()
     return str(mode)
 
 
 def test_it_waits_for_who_reads_the_file(tmp_path: Path) -> None:
-    with _opened(tmp_path / "new.db") as reader, _opened(tmp_path / "new.db") as database:
-        reader.execute("CREATE TABLE mail (number INTEGER)")
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM mail").fetchall()
+    with _reading(tmp_path / "new.db") as reader, _opened(tmp_path / "new.db") as database:
         pauses: list[float] = []
 
         def pause(seconds: float) -> None:
@@ -38,10 +46,7 @@ def test_it_waits_for_who_reads_the_file(tmp_path: Path) -> None:
 
 
 def test_it_does_not_wait_for_ever(tmp_path: Path) -> None:
-    with _opened(tmp_path / "new.db") as reader, _opened(tmp_path / "new.db") as database:
-        reader.execute("CREATE TABLE mail (number INTEGER)")
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM mail").fetchall()
+    with _reading(tmp_path / "new.db") as reader, _opened(tmp_path / "new.db") as database:
         pauses: list[float] = []
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             enter_wal(database, pauses.append)
