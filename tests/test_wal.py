@@ -46,7 +46,7 @@ def test_it_waits_for_who_reads_the_file(tmp_path: Path) -> None:
 
 
 def test_it_does_not_wait_for_ever(tmp_path: Path) -> None:
-    with _reading(tmp_path / "new.db") as reader, _opened(tmp_path / "new.db") as database:
+    with _reading(tmp_path / "new.db"), _opened(tmp_path / "new.db") as database:
         pauses: list[float] = []
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             enter_wal(database, pauses.append)
