@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.clients import Transport
 from tests.support.peers import require, wait_until
+from tests.support.processes import children
 from tests.support.relay_process import running_relay
 from tests.support.smtp_sink import running_smtp_sink
 
@@ -28,9 +29,12 @@ def test_only_queued_mail_is_synced(tmp_path: Path, mode: str) -> None:
             "hop": {"out": {"host": ["127.0.0.1"], "port": sink.ports[Transport.PLAIN], "tls": "none"}},
         }
         with running_relay(tmp_path / "relay", tables) as relay, (tmp_path / "strace").open("wb") as said:
-            command = [strace, "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", trace, "-p", str(relay.process.pid)]
+            processes = [relay.process.pid, *children(relay.process.pid)]  # with workers, those write
+            command = [strace, "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", trace]
+            command += [f"-p{process}" for process in processes]
             with subprocess.Popen(command, stderr=said) as tracer:
-                wait_until("strace is there", lambda: "attached" in (tmp_path / "strace").read_text())
+                told = tmp_path / "strace"
+                wait_until("strace is there", lambda: told.read_text().count("attached") >= len(processes))
                 with smtplib.SMTP("127.0.0.1", relay.ports["in"]) as client:
                     for _ in range(MAILS):
                         client.sendmail("ann@ours.org", "bob@theirs.org", MAIL)

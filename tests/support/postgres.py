@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.support.certificates import Certificates
 from tests.support.peers import PATIENCE, free_port, missing, wait_until
+from tests.support.processes import children
 
 PASSWORD = "postgres-canary-Vx7q"
 DATABASE = "relay"
@@ -96,8 +97,8 @@ class Postgres:
         """Freeze the server and all its processes, or let them go on: it is silent, and closes nothing."""
         assert self._process is not None
         parent = self._process.pid
-        for one in (parent, *Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
-            os.kill(int(one), signal.SIGSTOP if stop else signal.SIGCONT)
+        for one in (parent, *children(parent)):
+            os.kill(one, signal.SIGSTOP if stop else signal.SIGCONT)
 
     def promote(self) -> None:
         """The standby becomes a primary; returns once it takes writes."""

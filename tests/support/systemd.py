@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.peers import PATIENCE, open_folder, require, require_root, wait_until
+from tests.support.processes import children
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd/relay.service"
@@ -84,7 +85,8 @@ class Systemd:
 
     def ctl(self, *arguments: str) -> str:
         """What `systemctl` prints. AssertionError when it fails."""
-        command = ["nsenter", f"--target={self._first()}", "--mount", "--pid", "--cgroup", "systemctl", *arguments]
+        first = children(self._process)[0]  # its process 1
+        command = ["nsenter", f"--target={first}", "--mount", "--pid", "--cgroup", "systemctl", *arguments]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert run.returncode == 0, (run.stderr, self.log)
         return run.stdout.strip()
@@ -101,10 +103,6 @@ class Systemd:
             return False
         assert state != "failed", self.log
         return state == "active"
-
-    def _first(self) -> str:
-        """The number, outside, of its process 1."""
-        return Path(f"/proc/{self._process}/task/{self._process}/children").read_text().split()[0]
 
 
 @contextmanager
