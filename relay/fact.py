@@ -1,6 +1,6 @@
 """A fact: one thing that happened to one message, session or part of the relay.
 
-The log line, the metric and (later) the journal row are the same `Fact`.
+The log line, the metric and the row of the journal are the same `Fact`.
 """
 
 from __future__ import annotations
