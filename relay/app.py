@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from relay.decide.recipients import Recipients, read_recipients
 from relay.decide.verification import Verification
 from relay.edit.sign import Signer
 from relay.errors import ConfigError, Problem
-from relay.fact import Fact, Record
+from relay.fact import Fact, Recorded
 from relay.forward.deliver import SmtpHop
 from relay.forward.remembered import Remembered
 from relay.forward.route import INBOX
@@ -45,6 +45,7 @@ from relay.resolver import Resolver
 from relay.submission import Submission
 from relay.supervisor import Workers
 from relay.watch import totals
+from relay.watch.facts import Facts
 from relay.watch.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -104,9 +105,11 @@ class Prepared:
 class App:
     """The relay as a whole, or the part of it that one process does: `start`, `reload` at will, `stop`."""
 
-    def __init__(self, config: Config, clock: Clock, log: Record, part: Part | None = None) -> None:
+    def __init__(
+        self, config: Config, clock: Clock, log: Callable[[Sequence[Recorded]], None], part: Part | None = None
+    ) -> None:
         """log: takes every fact, besides the metrics. part: None for all of it. Raises ConfigError."""
-        self._clock, self._log = clock, log
+        self._clock, self._log, self._facts = clock, log, Facts(clock, self._write_down)
         self._part = part = part or Part()
         self.metrics = Metrics()
         self._remembered, self._rates = Remembered(clock, part.telling), Rates(clock, self.record, part.memory)
@@ -130,9 +133,13 @@ class App:
 
     def record(self, fact: Fact) -> None:
         """Where every fact goes."""
-        self.metrics.record(fact)
         self._journal.record(fact)
-        self._log(fact)
+        self._facts.record(fact)
+
+    def _write_down(self, recorded: Sequence[Recorded]) -> None:
+        for _, fact in recorded:
+            self.metrics.record(fact)
+        self._log(recorded)
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
@@ -216,9 +223,11 @@ class App:
         if self._part.oversees:
             self.record(Fact("app.stopped"))
         await self._journal.close()
+        self._facts.tell()
 
     def kill(self) -> None:
         """End our workers at once; this process is about to."""
+        self._facts.tell()
         if isinstance(self._listeners, Workers):
             self._listeners.kill()
 

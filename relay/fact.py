@@ -24,3 +24,4 @@ class Fact:
 
 
 Record = Callable[[Fact], None]
+Recorded = tuple[float, Fact]  # when it was recorded, in seconds since the epoch

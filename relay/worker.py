@@ -75,7 +75,7 @@ class Worker:
         self._number, self._count = number, memory.count
         self._configure(config)
         part = Part(True, False, number, memory.count, self._telling, memory)
-        app = App(share(config, number, memory.count), SystemClock(), logs.log, part)
+        app = App(share(config, number, memory.count), SystemClock(), logs.write, part)
         early, self._early = self._early or [], None
         for note in early:
             self._telling.hear(note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from relay import supervisor
 from relay.app import App
 from relay.clock import SystemClock
 from relay.config.models import Config
-from relay.fact import Fact
+from relay.fact import Fact, Recorded
 from relay.part import Part
 
 PATIENCE = 30.0
@@ -35,10 +35,10 @@ class Supervised:
             "listener": {"capture": {"role": "capture", "port": 0}},
             "web": {"port": 0},
         }
-        self.app = App(Config.model_validate(given), SystemClock(), self._record, Part(False, True, 0, 2))
+        self.app = App(Config.model_validate(given), SystemClock(), self._hear, Part(False, True, 0, 2))
 
-    def _record(self, fact: Fact) -> None:
-        self.facts.append(fact)
+    def _hear(self, recorded: Sequence[Recorded]) -> None:
+        self.facts += [fact for _, fact in recorded]
         self._told.set()
 
     def of(self, event: str) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ async def _serve(loaded: Loaded, again: Callable[[], Loaded] | None) -> None:
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
     clock, count = SystemClock(), count_of(loaded.config.workers)
     part = Part() if count == 1 else Part(serves=False, number=0, count=count)
-    app = App(loaded.config, clock, logs.log, part)
+    app = App(loaded.config, clock, logs.write, part)
     notify = Notify(os.environ, clock, app.record)
     await app.start()
     set_aside_what_stays()

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from select import PIPE_BUF
 from typing import BinaryIO
 
 from relay.clock import SystemClock
 from relay.escape import quote, quote_all
-from relay.fact import Fact
+from relay.fact import Fact, Recorded
 from relay.jsonable import to_ascii, to_json
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -38,15 +39,21 @@ def configure(level: str, format: str, stream: BinaryIO | None = None, worker: i
     logging.getLogger("mail").setLevel(logging.WARNING)
 
 
-def log(fact: Fact) -> None:
-    """Write the fact's line. Never raises: a full disk or a closed pipe behind the log must not stop mail."""
-    if fact.level in _logger.unheard:
-        return
+def write(recorded: Sequence[Recorded]) -> None:
+    """A line for each fact. Never raises: a full disk or a closed pipe behind the log must not stop mail."""
+    logger = _logger
+    heard = [(time, fact) for time, fact in recorded if fact.level not in logger.unheard]
     try:
-        _logger.stream.write(_logger.line(_stamp(_clock.time()), fact, _logger.worker))
-        _logger.stream.flush()  # whatever ends this process, the line is out
+        for piece in _pieces(logger.line(_stamp(time), fact, logger.worker) for time, fact in heard):
+            logger.stream.write(piece)
+            logger.stream.flush()  # whatever ends this process, the lines are out
     except (OSError, ValueError):  # ValueError: the stream is closed
         return
+
+
+def log(fact: Fact) -> None:
+    """Write one fact's line now."""
+    write(((_clock.time(), fact),))
 
 
 class _FromLibraries(logging.Handler):
@@ -70,6 +77,18 @@ class _Logger:
 def _make_logger(level: str, format: str, stream: BinaryIO | None, worker: int | None = None) -> _Logger:
     unheard = frozenset(_LEVELS[: _LEVELS.index(level)])
     return _Logger(unheard, _json if format == "json" else _text, worker, stream or sys.stderr.buffer)
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes in one piece, so that no other worker's line comes between."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    if piece:
+        yield piece
 
 
 def _stamp(time: float) -> str:

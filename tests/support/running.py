@@ -1,7 +1,7 @@
 """The whole relay in the test's own loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from relay.app import App
 from relay.clock import SystemClock
 from relay.config.models import Config
-from relay.fact import Fact
+from relay.fact import Fact, Recorded
 
 
 class Running:
@@ -18,10 +18,10 @@ class Running:
     def __init__(self, config: Config) -> None:
         self.facts: list[Fact] = []
         self._told = asyncio.Event()
-        self.app = App(config, SystemClock(), self._record)
+        self.app = App(config, SystemClock(), self._hear)
 
-    def _record(self, fact: Fact) -> None:
-        self.facts.append(fact)
+    def _hear(self, recorded: Sequence[Recorded]) -> None:
+        self.facts += [fact for _, fact in recorded]
         self._told.set()
 
     def port(self, listener: str) -> int:

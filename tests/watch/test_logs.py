@@ -6,8 +6,10 @@ import io
 import json
 import logging
 import re
+import select
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -159,6 +161,34 @@ class Broken(io.BytesIO):
 def test_a_full_disk_behind_the_log_stops_nothing() -> None:
     logs.configure("info", "text", Broken())
     logs.log(Fact("a.b"))
+
+
+class Pieces(io.BytesIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self.pieces.append(bytes(data))
+        return len(data)
+
+
+def test_lines_go_out_together_but_no_more_than_a_pipe_takes_in_one_piece() -> None:
+    stream = Pieces()
+    logs.configure("info", "text", stream)
+    long, short = {"text": "x" * 5000}, {"text": "x" * 1000}
+    logs.write([(0.0, Fact("a.b", "", {"n": n})) for n in range(3)])
+    logs.write([(0.0, Fact("a.b", "", values)) for values in (short, long, short, short, short, short, short)])
+    assert [piece.count(b"\n") for piece in stream.pieces] == [3, 1, 1, 3, 2]
+    assert all(len(piece) <= select.PIPE_BUF or piece.count(b"\n") == 1 for piece in stream.pieces)
+    assert all(piece.endswith(b"\n") for piece in stream.pieces)
+
+
+def test_a_line_has_the_time_of_its_fact() -> None:
+    stream = io.BytesIO()
+    logs.configure("info", "text", stream)
+    logs.write([(1_790_000_000.25, Fact("a.b"))])
+    assert stream.getvalue() == b"2026-09-21T14:13:20.250000Z info a.b\n"
 
 
 def test_a_closed_log_stops_nothing() -> None:
