@@ -23,8 +23,8 @@ EVERYTHING = Capabilities(eight_bit=True, smtputf8=True)
 def common(hops: Iterable[Capabilities]) -> Capabilities:
     """What every one of them takes; EVERYTHING if there are none."""
     known = tuple(hops)
-    if not known:
-        return EVERYTHING
+    if len(known) < 2:
+        return known[0] if known else EVERYTHING
     return Capabilities(
         min((one.size for one in known if one.size), default=0),
         all(one.eight_bit for one in known),

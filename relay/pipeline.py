@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from relay import reply as replies
 from relay.address import Address
-from relay.capabilities import EVERYTHING, Capabilities, common
+from relay.capabilities import Capabilities, common
 from relay.clock import Clock
 from relay.config.models import Config, Role
 from relay.decide.duplicates import Duplicates
@@ -58,17 +58,13 @@ class Pipeline:
         record: Record,
     ) -> None:
         self._config, self._hops, self._senders, self._recipients = config, hops, senders, recipients
+        self._reachable = reachable(config)
         self._submission, self._gateway, self._handover = submission, gateway, handover
         self._remembered, self._duplicates, self._rates = remembered, duplicates, rates
         self._verification, self._clock, self._record = verification, clock, record
 
     def capabilities(self, listener: str) -> Capabilities:
-        if self._config.listener[listener].role is Role.CAPTURE:
-            return EVERYTHING
-        hops, quarantine = reachable(self._config.route, listener), self._config.policy.quarantine_hop
-        if quarantine is not None and self._config.listener[listener].role is Role.GATEWAY:
-            hops.add(quarantine)
-        return common(self._hops[name].capabilities for name in hops)
+        return common(self._hops[name].capabilities for name in self._reachable[listener])
 
     def sender(self, envelope: Envelope) -> Reply:
         listener = self._config.listener[envelope.client.listener]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from aiosmtpd import smtp as aiosmtpd
@@ -23,6 +24,7 @@ from relay.accept.login import Login, LoginsBusy
 from relay.accept.sasl import MECHANISMS, Credentials
 from relay.accept.service import Service
 from relay.address import Address
+from relay.capabilities import Capabilities
 from relay.config.models import BareNewline, ListenTls, LongLines, Role
 from relay.envelope import Client, Envelope, Notify, Tls, new_id
 from relay.fact import Fact
@@ -106,19 +108,16 @@ class Session(aiosmtpd.Session):
         self.host_name = name
         self._client = None
 
-    def capabilities(self) -> list[str]:
-        """The lines of the reply to EHLO, behind our name."""
-        taken = self.service.stages.capabilities(self.service.name)
+    def capabilities(self) -> str:
+        """The reply to EHLO."""
+        service = self.service
+        config, settings, taken = service.config, service.settings, service.stages.capabilities(service.name)
         self._offers_dsn = taken.dsn
-        own = self.service.settings.max_message_size
-        lines = ["PIPELINING", f"SIZE {min(own, taken.size) if taken.size else own}", "ENHANCEDSTATUSCODES"]
-        lines += ["CHUNKING", f"LIMITS RCPTMAX={self.service.config.limit.recipients}"]
-        lines += ["8BITMIME"] * taken.eight_bit + ["SMTPUTF8"] * taken.smtputf8 + ["DSN"] * taken.dsn
-        if self.service.settings.tls is ListenTls.STARTTLS and self.tls is None:
-            lines.append("STARTTLS")
-        if self.offers_login and not self.needs_tls:
-            lines.append(f"AUTH {' '.join(MECHANISMS)}")
-        return [*lines, "HELP"]
+        starttls = settings.tls is ListenTls.STARTTLS and self.tls is None
+        login = self.offers_login and not self.needs_tls
+        return _capabilities(
+            config.hostname, taken, settings.max_message_size, config.limit.recipients, starttls=starttls, login=login
+        )
 
     def mail(self, argument: bytes) -> Reply:
         if not self.host_name or self.envelope is not None:
@@ -344,8 +343,19 @@ async def handle_HELO(server: Any, session: Session, envelope: None, name: str) 
 async def handle_EHLO(server: Any, session: Session, envelope: None, name: str, responses: list[str]) -> list[str]:
     """aiosmtpd's hook for EHLO: `responses` are its capabilities, ours stand instead."""
     session.hello(name)
-    *lines, last = session.service.config.hostname, *session.capabilities()
-    return ["\r\n".join([*[f"250-{line}" for line in lines], f"250 {last}"])]  # one, so that it is pushed at once
+    return [session.capabilities()]  # in one, so that it is pushed at once
+
+
+@lru_cache(64)  # all clients of a listener hear the same, until a next hop takes something else
+def _capabilities(
+    hostname: str, taken: Capabilities, size: int, recipients: int, *, starttls: bool, login: bool
+) -> str:
+    """The reply to EHLO. taken: by the next hops. size, recipients: our own limits."""
+    lines = [hostname, "PIPELINING", f"SIZE {min(size, taken.size) if taken.size else size}", "ENHANCEDSTATUSCODES"]
+    lines += ["CHUNKING", f"LIMITS RCPTMAX={recipients}"]
+    lines += ["8BITMIME"] * taken.eight_bit + ["SMTPUTF8"] * taken.smtputf8 + ["DSN"] * taken.dsn
+    lines += ["STARTTLS"] * starttls + [f"AUTH {' '.join(MECHANISMS)}"] * login
+    return "".join(f"250-{line}\r\n" for line in lines) + "250 HELP"
 
 
 def _path(path: Address | None) -> str:

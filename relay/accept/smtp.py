@@ -13,7 +13,8 @@ FAILS      a faulty command has its reply, held back when there were many; too m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from relay import reply as replies
 from relay.accept import command
@@ -189,7 +190,7 @@ class Smtp(Opening):
         junk = session.junk
         if verb in _JUNK:
             session.junk += 1
-        reply: Reply | Awaitable[Reply | None]
+        reply: Reply | Awaitable[Reply | None] | None
         if session.needs_tls and verb not in _BEFORE_TLS:
             self._may_be_text = verb == "DATA"
             reply = replies.TLS_FIRST
@@ -200,16 +201,19 @@ class Smtp(Opening):
                 raise
             except Exception as error:
                 reply = self._trouble(error)
-        if isinstance(reply, Reply) and reply.is_positive and session.junk == junk:
-            self.say(reply)
-            return None
+        if session.junk == junk or session.junk <= self.service.patience.junk:
+            if reply is None:
+                return None
+            if isinstance(reply, Reply) and reply.is_positive:
+                self.say(reply)
+                return None
         return self._answer(reply, junk)
 
-    async def _answer(self, reply: Reply | Awaitable[Reply | None], junk: int) -> None:
+    async def _answer(self, reply: Reply | Awaitable[Reply | None] | None, junk: int) -> None:
         """The reply to a command that waits for something, is faulty or junk. junk: how much there was before it."""
         session = self.session
         try:
-            said = reply if isinstance(reply, Reply) else await reply
+            said = reply if reply is None or isinstance(reply, Reply) else await reply
         except HangUp:
             raise
         except Exception as error:
@@ -263,13 +267,11 @@ class Smtp(Opening):
         """aiosmtpd's name for: forget the transaction."""
         self.session.reset()
 
-    def smtp_EHLO(self, arg: bytes) -> Reply | Awaitable[None]:
-        name = command.parse_hello(arg)
-        return name if isinstance(name, Reply) else super().smtp_EHLO(name)
+    def smtp_EHLO(self, arg: bytes) -> Reply | None:
+        return _hello(arg, super().smtp_EHLO)
 
-    def smtp_HELO(self, arg: bytes) -> Reply | Awaitable[None]:
-        name = command.parse_hello(arg)
-        return name if isinstance(name, Reply) else super().smtp_HELO(name)
+    def smtp_HELO(self, arg: bytes) -> Reply | None:
+        return _hello(arg, super().smtp_HELO)
 
     def smtp_MAIL(self, arg: bytes) -> Reply:
         return self.session.mail(arg)
@@ -343,7 +345,21 @@ class Smtp(Opening):
         return line
 
 
-_COMMANDS: dict[str, Callable[[Smtp, bytes], Reply | Awaitable[Reply | None]]] = {
+def _hello(argument: bytes, greet: Callable[[str], Coroutine[Any, Any, None]]) -> Reply | None:
+    """greet: aiosmtpd's method; it is a coroutine that waits for nothing, with the hooks that we give it."""
+    name = command.parse_hello(argument)
+    if isinstance(name, Reply):
+        return name
+    greeting = greet(name)
+    try:
+        greeting.send(None)
+    except StopIteration:
+        return None
+    greeting.close()
+    raise RuntimeError("aiosmtpd waits for something")
+
+
+_COMMANDS: dict[str, Callable[[Smtp, bytes], Reply | Awaitable[Reply | None] | None]] = {
     "EHLO": Smtp.smtp_EHLO,
     "HELO": Smtp.smtp_HELO,
     "MAIL": Smtp.smtp_MAIL,

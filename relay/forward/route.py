@@ -5,7 +5,7 @@ STANDARDS  RFC 5321 §4.5.1 (Postmaster without a domain), RFC 2142 (roles).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -61,9 +61,22 @@ def choose(routes: Mapping[str, Route], envelope: Envelope, recipient: Address) 
     return None
 
 
-def reachable(routes: Mapping[str, Route], listener: str) -> set[str]:
-    """The names of the hops that mail from `listener` may go to."""
-    return {route.hop for route in routes.values() if not route.listener or listener in route.listener}
+def reachable(config: Config) -> dict[str, frozenset[str]]:
+    """By listener: the names of the hops that its mail may go to; none where it is captured."""
+    return {name: frozenset(_reachable(config, name)) for name in config.listener}
+
+
+def _reachable(config: Config, listener: str) -> Iterator[str]:
+    role = config.listener[listener].role
+    if role is Role.CAPTURE:
+        return
+    for route in config.route.values():
+        if not route.listener or listener in route.listener:
+            yield route.hop
+    if config.role_mailbox.hop is not None:
+        yield config.role_mailbox.hop
+    if role is Role.GATEWAY and config.policy.quarantine_hop is not None:
+        yield config.policy.quarantine_hop
 
 
 class _Keys(NamedTuple):
