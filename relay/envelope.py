@@ -36,9 +36,9 @@ class Tls:
     bits: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each session, and that would take thrice as long
 class Client:
-    """The client of a session, as known when the transaction began.
+    """The client of a session, as known when the transaction began. Nobody changes it.
 
     listener: the name of the listener it came in by. role: that listener's role.
     helo:     what it said in EHLO or HELO, at most 255 printable ASCII characters.
@@ -58,7 +58,7 @@ class Client:
     address: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "address", str(self.ip))
+        self.address = str(self.ip)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,27 +78,27 @@ class Channel(aiosmtpd.SMTP):
     _handle_hooks = {"EHLO": handle_EHLO, "HELO": handle_HELO}  # noqa: RUF012
 
     session: Session
+    transport: Any = None
+    _skipped = -1  # octets of the faulty line that is being read to its end; -1 outside one
+    _is_at_end = False  # nothing more will be read
+    _is_lost = False
+    _is_reading_paused = False
+    _is_writing_paused = False
+    _is_in_handshake = False
+    _lingered = -1  # octets thrown away since we hung up; -1 before
+    _waiter: asyncio.Future[bool] | None = None
+    _hears: Callable[[], bool] = staticmethod(any_octets)
+    _drained: asyncio.Future[None] | None = None
+    _deadline = math.inf
+    _timer: asyncio.TimerHandle | None = None
+    _timer_at = math.inf
 
     def __init__(self, service: Service) -> None:  # super().__init__ is not called: see above
         self.service = service
         self.hostname = service.config.hostname
         self.loop = asyncio.get_running_loop()
-        self.transport: Any = None
         self._buffer = bytearray()
         self._replies: list[bytes] = []
-        self._skipped = -1  # octets of the faulty line that is being read to its end; -1 outside one
-        self._is_at_end = False  # nothing more will be read
-        self._is_lost = False
-        self._is_reading_paused = False
-        self._is_writing_paused = False
-        self._is_in_handshake = False
-        self._lingered = -1  # octets thrown away since we hung up; -1 before
-        self._waiter: asyncio.Future[bool] | None = None
-        self._hears: Callable[[], bool] = any_octets
-        self._drained: asyncio.Future[None] | None = None
-        self._deadline = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
 
     # --- what the transport tells us ----------------------------------------------------------
 
@@ -291,6 +291,8 @@ class Channel(aiosmtpd.SMTP):
             patience = min(patience, LINGER)
         else:
             self.transport.close()
+            if not self.transport.get_write_buffer_size():
+                return
         self._set_deadline(self.loop.time() + patience)
 
     def abort(self) -> None:

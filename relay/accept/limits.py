@@ -70,7 +70,10 @@ class Load:
 
     is_high: above `stress.above` percent of the connections, so that patience gets shorter; as of when the last
     connection of this process came or went.
+    is_exempt(ip): no limit for each address applies to `ip`.
     """
+
+    is_exempt: Callable[[Ip], bool]
 
     def __init__(
         self,
@@ -81,15 +84,19 @@ class Load:
         counts: Counts | None = None,
     ) -> None:
         """switched: told when `is_high` becomes true, and when false. counts: None for this process alone."""
-        self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
         self._switched = switched
         self.counts: Counts = OwnCounts() if counts is None else counts
         self.is_high = False
+        self._set(limit, stress, max_sleeping)
 
     def update(self, limit: Limit, stress: Stress, max_sleeping: int) -> None:
         """New limits; what was counted stays."""
-        self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
+        self._set(limit, stress, max_sleeping)
         self._look(self.connections)
+
+    def _set(self, limit: Limit, stress: Stress, max_sleeping: int) -> None:
+        self._limit, self._above, self._max_sleeping = limit, stress.above, max_sleeping
+        self.is_exempt = lru_cache(1024)(lambda ip: ip.is_loopback or is_in(ip, limit.exempt))  # clients come back
 
     @property
     def connections(self) -> int:
@@ -115,10 +122,6 @@ class Load:
     def leave(self) -> None:
         """The connection that `enter` counted has gone."""
         self._look(self.counts.add(Gauge.CONNECTIONS, -1))
-
-    def is_exempt(self, ip: Ip) -> bool:
-        """No limit for each address applies to `ip`."""
-        return ip.is_loopback or is_in(ip, self._limit.exempt)
 
     def hold(self, who: Holder) -> Reply | None:
         """Count one more connection of one client."""

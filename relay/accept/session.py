@@ -40,6 +40,15 @@ class Session(aiosmtpd.Session):
     errors, junk, login_failures: counted against `[limit]` by the protocol.
     """
 
+    tls: Tls | None = None
+    login: Login | None = None
+    envelope: Envelope | None = None
+    chunks: ChunkReader | None = None
+    is_known = True
+    errors = junk = login_failures = 0
+    _offers_dsn = False
+    _client: Client | None = None
+
     def __init__(self, service: Service, ip: Ip, port: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.service = service
@@ -47,17 +56,7 @@ class Session(aiosmtpd.Session):
         self.ip = ip
         self.port = port
         self.address = str(ip)
-        self.tls: Tls | None = None
         self.needs_tls = service.settings.require_tls
-        self.login: Login | None = None
-        self.envelope: Envelope | None = None
-        self.chunks: ChunkReader | None = None
-        self.is_known = True
-        self._offers_dsn = False
-        self.errors = 0
-        self.junk = 0
-        self.login_failures = 0
-        self._client: Client | None = None
 
     @property
     def client(self) -> Client:

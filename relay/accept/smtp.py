@@ -67,13 +67,13 @@ class Smtp(Opening):
             self.hang_up()
             return
         self._is_counted = True
-        place = {"listener": service.name, "ip": self.session.address, "port": self.session.port}
-        self.session.note("connected", place, "debug")
         if service.is_implicit and not service.settings.proxy_from:
             self.transport.pause_reading()  # the first octets are for the TLS layer
         self._handler_coroutine = self.loop.create_task(self._handle_client())
         service.handlers.add(self._handler_coroutine)
         self._handler_coroutine.add_done_callback(service.handlers.discard)
+        place = {"listener": service.name, "ip": self.session.address, "port": self.session.port}
+        self.session.note("connected", place, "debug")  # told behind the 220, which the task is to write
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
