@@ -41,12 +41,13 @@ def configure(level: str, format: str, stream: BinaryIO | None = None, worker: i
 
 def write(recorded: Sequence[Recorded]) -> None:
     """A line for each fact. Never raises: a full disk or a closed pipe behind the log must not stop mail."""
-    logger = _logger
-    heard = [(time, fact) for time, fact in recorded if fact.level not in logger.unheard]
+    unheard, make, worker, stream = _logger.unheard, _logger.line, _logger.worker, _logger.stream
     try:
-        for piece in _pieces(logger.line(_stamp(time), fact, logger.worker) for time, fact in heard):
-            logger.stream.write(piece)
-            logger.stream.flush()  # whatever ends this process, the lines are out
+        lines = [make(_stamp(time), fact, worker) for time, fact in recorded if fact.level not in unheard]
+        text = b"".join(lines)
+        for piece in (text,) if 0 < len(text) <= PIPE_BUF else _pieces(lines):
+            stream.write(piece)
+            stream.flush()  # whatever ends this process, the lines are out
     except (OSError, ValueError):  # ValueError: the stream is closed
         return
 
