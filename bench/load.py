@@ -30,7 +30,12 @@ class Sink:
         self._process = process
         self._counted = threading.Condition()
         self._count, self._at = 0, 0.0
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._reader.join()  # who closes its output under it makes it fail
 
     @property
     def count(self) -> int:
@@ -71,11 +76,12 @@ def running_sink(certificate: Path | None = None, key: Path | None = None) -> It
         address = f"0.0.0.0:{port}"
         command = [require("smtp-sink", "postfix"), "-u", "nobody", "-c", "-m", _CONNECTIONS, address, _BACKLOG]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        sink = Sink(port, process)
         try:
             wait_until("the sink listens", lambda: listens(port))
-            yield Sink(port, process)
+            yield sink
         finally:
-            process.terminate()
+            sink.end()
 
 
 @dataclass(frozen=True, slots=True)

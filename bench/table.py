@@ -56,7 +56,7 @@ class Table:
         compared = any(peer == RELAY for _, peer in self.rows)
         heading = f"{'':{cases}}{'':{peers}}{first.heading:>12}{'spread':>16}"
         heading += f"{'relay ÷ it':>12}" if compared else ""
-        yield heading + "".join(f"{metric.heading:>16}" for metric in others)
+        yield heading + "".join(f"{metric.heading:>{_width(metric)}}" for metric in others)
         for case, peer in sorted(self.rows, key=lambda row: list(dict.fromkeys(c for c, _ in self.rows)).index(row[0])):
             values = self.rows[case, peer]
             found = values[first.name]
@@ -66,7 +66,7 @@ class Table:
             line += f"{ratio:12.2f}" if ratio else " " * (12 * compared)
             for metric in others:
                 cell = f"{statistics.median(values[metric.name]):.{metric.digits}f}" if metric.name in values else "–"
-                line += f"{cell:>16}"
+                line += f"{cell:>{_width(metric)}}"
             yield line
         for peer, reasons in self.left_out.items():
             yield from (f"left out: {peer}: {reason}" for reason in reasons)
@@ -88,3 +88,7 @@ class Table:
             ],
             "left_out": self.left_out,
         }
+
+
+def _width(metric: Metric) -> int:
+    return max(8, len(metric.heading)) + 2

@@ -1,25 +1,33 @@
-"""W6: how long one mail takes on an idle machine, from connect to the 250 behind the final dot."""
+"""W6: how long one mail takes on an idle machine, from connect to the 250 behind the final dot, and each part of it."""
 
 from __future__ import annotations
 
 import smtplib
 import statistics
 import time
+from collections.abc import Callable
+from itertools import pairwise
 
 from bench.comparison import contestants
 from bench.network import HOST
 from bench.options import Options
+from bench.peers.direct import direct
 from bench.peers.haraka import haraka
 from bench.peers.naive import naive
-from bench.peers.peer import Task, Work
+from bench.peers.peer import Failed, Task, Work
 from bench.peers.postfix import postfix_disk, postfix_proxy, postfix_ram
 from bench.peers.relay import relay
 from bench.site import CLIENT, RECIPIENT, SENDER, Site
 from bench.table import Metric, Table
 
 ABOUT = "milliseconds from connect to 250, one client alone, a connection a mail"
-PEERS = (relay, postfix_ram, postfix_disk, postfix_proxy, naive, haraka)
-METRICS = (Metric("p50_ms", "p50 ms", 2), Metric("p99_ms", "p99 ms", 2))
+PEERS = (relay, postfix_ram, postfix_disk, postfix_proxy, naive, haraka, direct)
+PARTS = ("220", "EHLO", "MAIL", "RCPT", "DATA", "text")  # what is waited for: each reply, from the one before it
+METRICS = (
+    Metric("p50_ms", "p50 ms", 2),
+    Metric("p99_ms", "p99 ms", 2),
+    *[Metric(f"{part.lower()}_ms", f"{part} ms", 2) for part in PARTS],
+)
 PATIENCE = 2.0  # seconds for a round; a slow peer gets fewer mails into it
 PAUSE = 0.005  # seconds between two mails, so that what a peer does after its 250 delays nobody
 WORKS = {"W1": Work.PLAIN, "W2": Work.SIGN, "W3": Work.GATEWAY}
@@ -34,22 +42,47 @@ def run(site: Site, options: Options) -> Table:
                 _times(one.running.port, mail, 10)
             for _ in range(options.rounds):
                 for one in found:
-                    times = _times(one.running.port, mail, 100)
-                    table.add(case, one.name, p50_ms=statistics.median(times), p99_ms=_percentile(times, 99))
+                    mails = _times(one.running.port, mail, 100)
+                    times = [sum(parts) for parts in mails]
+                    parts = dict(zip(METRICS[2:], map(statistics.median, zip(*mails, strict=True)), strict=True))
+                    named = {metric.name: value for metric, value in parts.items()}
+                    table.add(case, one.name, p50_ms=statistics.median(times), p99_ms=_percentile(times, 99), **named)
     return table
 
 
-def _times(port: int, mail: bytes, count: int) -> list[float]:
-    """Milliseconds for each mail."""
-    times: list[float] = []
+def _times(port: int, mail: bytes, count: int) -> list[list[float]]:
+    """Milliseconds for each part of each mail."""
+    mails: list[list[float]] = []
     end = time.perf_counter() + PATIENCE
-    while len(times) < count and (not times or time.perf_counter() < end):
-        began = time.perf_counter()
-        with smtplib.SMTP(HOST, port, local_hostname=CLIENT, timeout=60) as client:
-            client.sendmail(SENDER, [RECIPIENT], mail)
-            times.append((time.perf_counter() - began) * 1000)
+    while len(mails) < count and (not mails or time.perf_counter() < end):
+        mails.append(_send(port, mail))
         time.sleep(PAUSE)
-    return times
+    return mails
+
+
+def _send(port: int, mail: bytes) -> list[float]:
+    """Milliseconds for each part of one mail."""
+    with smtplib.SMTP(local_hostname=CLIENT, timeout=60) as client:
+        steps: tuple[Callable[[], tuple[int, bytes]], ...] = (
+            lambda: client.connect(HOST, port),
+            client.ehlo,
+            lambda: client.mail(SENDER, [f"size={len(mail)}"]),
+            lambda: client.rcpt(RECIPIENT),
+            lambda: client.docmd("data"),
+            lambda: _text(client, mail),
+        )
+        times = [time.perf_counter()]
+        for step in steps:
+            code, text = step()
+            if code >= 400:
+                raise Failed(f"{code} {text.decode()}")
+            times.append(time.perf_counter())
+    return [(after - before) * 1000 for before, after in pairwise(times)]
+
+
+def _text(client: smtplib.SMTP, mail: bytes) -> tuple[int, bytes]:
+    client.send(mail + b".\r\n")  # no line of it begins with a dot
+    return client.getreply()
 
 
 def _percentile(times: list[float], part: int) -> float:

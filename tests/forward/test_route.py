@@ -5,9 +5,10 @@ from ipaddress import ip_address
 import pytest
 
 from relay.address import Address
-from relay.config.models import Route
+from relay.config.models import Config, Route
 from relay.envelope import Client, Envelope
 from relay.forward.route import choose as route
+from relay.forward.route import reachable
 
 ROUTES = {
     "bounces": Route(hop="bounces", sender_domain=("",), recipient_domain=("example.com",)),
@@ -86,3 +87,27 @@ def test_a_route_by_login_and_by_sender(
     reverse_path = Address(*sender.split("@")) if sender else None
     envelope = Envelope("id", Client(listener, "submission", ip_address("127.0.0.1"), 1, login=login), reverse_path)
     assert hop(PER_SENDER, envelope, Address("b", "away.example")) == expected
+
+
+def test_where_the_mail_of_a_listener_may_go() -> None:
+    """EHLO promises no more than all of these take."""
+    local = {"host": ["127.0.0.1"], "tls": "none"}
+    config = Config.model_validate(
+        {
+            "hostname": "relay.test",
+            "listener": {
+                "world": {"role": "gateway", "port": 0, "domains": ["example.com"]},
+                "apps": {"role": "submission", "port": 0, "allow": ["127.0.0.0/8"]},
+                "dev": {"role": "capture", "port": 0},
+            },
+            "route": {"in": {"hop": "mailbox", "listener": ["world"]}, "out": {"hop": "out", "listener": ["apps"]}},
+            "hop": dict.fromkeys(("mailbox", "out", "roles", "junk"), local),
+            "role_mailbox": {"address": "ops@example.com", "hop": "roles"},
+            "policy": {"quarantine_hop": "junk"},
+        }
+    )
+    assert reachable(config) == {
+        "world": {"mailbox", "roles", "junk"},
+        "apps": {"out", "roles"},
+        "dev": set(),
+    }
