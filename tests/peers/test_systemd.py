@@ -87,13 +87,14 @@ def test_systemd_has_nothing_against_it(tmp_path: Path) -> None:
     )
 
 
-def test_no_system_call_of_the_relay_is_forbidden(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_system_call_of_the_relay_is_forbidden(tmp_path: Path, workers: int) -> None:
     """A start, a mail that is signed and kept, a reload and a stop under strace."""
     strace = require("strace", "strace")
     require("systemd-analyze", "systemd")
     port, web = free_port(), free_port()
     config, counts = tmp_path / "relay.toml", tmp_path / "counts"
-    config.write_text(make_config(port, web).replace('username = "relay"\n', ""))
+    config.write_text(make_config(port, web, f"workers = {workers}").replace('username = "relay"\n', ""))
     # -D: the relay is our child, and strace its bystander
     command = [strace, "-D", "-f", "-c", "-o", str(counts)]
     command += [sys.executable, "-m", "relay", "serve", "-c", str(config)]
@@ -126,11 +127,12 @@ def ports() -> tuple[int, int]:
     return privileged_port(), free_port()
 
 
-@pytest.fixture(scope="module")
-def systemd(ports: tuple[int, int]) -> Iterator[Systemd]:
+@pytest.fixture(scope="module", params=[1, 2])
+def systemd(ports: tuple[int, int], request: pytest.FixtureRequest) -> Iterator[Systemd]:
+    """With one worker, and with two under a supervisor."""
     require("systemd-analyze", "systemd")
     skip_without_namespaces()
-    with running_systemd(make_config(*ports)) as systemd:
+    with running_systemd(make_config(*ports, f"workers = {request.param}")) as systemd:
         yield systemd
 
 
