@@ -137,9 +137,9 @@ class App:
         self._facts.record(fact)
 
     def _write_down(self, recorded: Sequence[Recorded]) -> None:
+        self._log(recorded)
         for _, fact in recorded:
             self.metrics.record(fact)
-        self._log(recorded)
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
@@ -198,6 +198,7 @@ class App:
         self._queueing.wake()
         if self._part.oversees:
             self._tell("config.reloaded", {})
+        self._facts.tell()  # by the log that was configured before
 
     async def abandon(self, prepared: Prepared) -> None:
         """All stays as it is."""

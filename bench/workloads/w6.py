@@ -42,11 +42,15 @@ def run(site: Site, options: Options) -> Table:
                 _times(one.running.port, mail, 10)
             for _ in range(options.rounds):
                 for one in found:
-                    mails = _times(one.running.port, mail, 100)
+                    try:
+                        mails = _times(one.running.port, mail, 100)
+                    except (Failed, OSError, smtplib.SMTPException) as reason:
+                        table.leave_out(one.name, f"{case}: {reason} ({one.running.trouble()})")
+                        continue
                     times = [sum(parts) for parts in mails]
-                    parts = dict(zip(METRICS[2:], map(statistics.median, zip(*mails, strict=True)), strict=True))
-                    named = {metric.name: value for metric, value in parts.items()}
-                    table.add(case, one.name, p50_ms=statistics.median(times), p99_ms=_percentile(times, 99), **named)
+                    parts = zip(METRICS[2:], zip(*mails, strict=True), strict=True)
+                    medians = {metric.name: statistics.median(part) for metric, part in parts}
+                    table.add(case, one.name, p50_ms=statistics.median(times), p99_ms=_percentile(times, 99), **medians)
     return table
 
 

@@ -15,7 +15,7 @@ from bench.comparison import Contestant, compare, contestants
 from bench.load import Load, Sent, send
 from bench.measure import processes
 from bench.options import Options
-from bench.peers.peer import Task, Work
+from bench.peers.peer import Failed, Task, Work
 from bench.peers.postfix import postfix_disk, postfix_ram
 from bench.peers.relay import relay
 from bench.site import Site
@@ -45,7 +45,11 @@ def run(site: Site, options: Options) -> Table:
                 table.add(load.case, one.name, flushes_per_mail=_flushes(load, one))
         for _ in range(0 if options.quick else options.rounds):
             for one in found:
-                sent = send(loads[-1], one.running.port, one.sink, one.running.pids, CROWD)
+                try:
+                    sent = send(loads[-1], one.running.port, one.sink, one.running.pids, CROWD)
+                except Failed as reason:
+                    table.leave_out(one.name, f"{CROWD} mails: {reason}")
+                    continue
                 table.add(f"{CROWD} mails", one.name, **_values(sent, one))
     return table
 

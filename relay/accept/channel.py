@@ -291,8 +291,7 @@ class Channel(aiosmtpd.SMTP):
             patience = min(patience, LINGER)
         else:
             self.transport.close()
-            if not self.transport.get_write_buffer_size():
-                return
+        # Always: that a TLS transport has nothing left to write does not say that the socket below it has not.
         self._set_deadline(self.loop.time() + patience)
 
     def abort(self) -> None:

@@ -73,7 +73,7 @@ class Smtp(Opening):
         service.handlers.add(self._handler_coroutine)
         self._handler_coroutine.add_done_callback(service.handlers.discard)
         place = {"listener": service.name, "ip": self.session.address, "port": self.session.port}
-        self.session.note("connected", place, "debug")  # told behind the 220, which the task is to write
+        self.session.note("connected", place, "debug")
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)

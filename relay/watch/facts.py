@@ -2,7 +2,7 @@
 
 Most facts happen while a client or a next hop waits for what comes after them. So a fact is taken with its time,
 and told in the loop's next turn; what one turn brought is told at once, and the log writes it in one piece.
-A kill -9 costs the log what the process did in its last turn, and never a message.
+Whatever ends a process in the middle of a turn costs the log that turn's lines, also of a message that it was at.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Facts:
         self._waiting: list[Recorded] = []
 
     def record(self, fact: Fact) -> None:
-        """Outside of a loop it is told at once."""
+        """Where no loop runs nothing waits."""
         recorded = self._clock.time(), fact
         if not self._waiting:
             try:

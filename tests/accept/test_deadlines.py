@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from relay.accept.smtp import Smtp
 from tests.support.certificates import Certificates
+from tests.support.peers import PATIENCE
 from tests.support.smtp_client import code, smtp_client
 from tests.support.stages import Scripted, listening
 
@@ -121,6 +123,37 @@ async def test_a_client_that_takes_no_replies_is_cut(ending: str) -> None:
         client.send(b"EHLO x\r\n" * (200_000 if ending == "replies" else 20_001))
         await relay.until(lambda: relay.listeners.load.connections == 1)
         await relay.until(lambda: relay.listeners.load.connections == 0)
+
+
+class Stuck:
+    """A transport whose `close` never ends though nothing is left to write: TLS above a full socket, on uvloop."""
+
+    def __init__(self) -> None:
+        self.aborted = asyncio.Event()
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+async def test_a_farewell_that_does_not_end_is_cut() -> None:
+    async with listening(Scripted(), tables(timeout={"write": "50ms"})) as relay:
+        transport, session = Stuck(), Smtp(relay.listeners._services[0])
+        session.connection_made(transport)  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        session.data_received(b"QUIT\r\n")
+        async with asyncio.timeout(PATIENCE):
+            await transport.aborted.wait()
+        session.connection_lost(None)
 
 
 async def test_the_greeting_waits_and_a_patient_client_gets_it() -> None:
