@@ -109,7 +109,7 @@ class App:
         self, config: Config, clock: Clock, log: Callable[[Sequence[Recorded]], None], part: Part | None = None
     ) -> None:
         """log: takes every fact, besides the metrics. part: None for all of it. Raises ConfigError."""
-        self._clock, self._log, self._facts = clock, log, Facts(self._write_down)
+        self._clock, self._log, self._facts = clock, log, Facts(clock, self._write_down)
         self._part = part = part or Part()
         self.metrics = Metrics()
         self._remembered, self._rates = Remembered(clock, part.telling), Rates(clock, self.record, part.memory)
@@ -133,9 +133,8 @@ class App:
 
     def record(self, fact: Fact) -> None:
         """Where every fact goes."""
-        recorded = self._clock.time(), fact
-        self._journal.record(recorded)
-        self._facts.record(recorded)
+        self._journal.record(fact)
+        self._facts.record(fact)
 
     def _write_down(self, recorded: Sequence[Recorded]) -> None:
         self._log(recorded)

@@ -210,7 +210,7 @@ class Smtp(Opening):
         return self._answer(reply, junk)
 
     async def _answer(self, reply: Reply | Awaitable[Reply | None] | None, junk: int) -> None:
-        """The reply to a command that waits, is faulty, or is junk too much. junk: how much there was before it."""
+        """The reply to a command that waits for something, is faulty or junk. junk: how much there was before it."""
         session = self.session
         try:
             said = reply if reply is None or isinstance(reply, Reply) else await reply

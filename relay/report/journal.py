@@ -25,7 +25,7 @@ from pathlib import Path
 
 from relay.clock import Clock
 from relay.errors import ConfigError, Problem
-from relay.fact import Fact, Record, Recorded
+from relay.fact import Fact, Record
 from relay.jsonable import to_json
 from relay.wal import BUSY, enter_wal
 
@@ -69,7 +69,7 @@ class Journal:
 
     def __init__(self, path: Path, keep: float, clock: Clock, record: Record, *, sweeps: bool = True) -> None:
         self._path, self._keep, self._clock, self._tell = path, keep, clock, record
-        self._waiting: deque[Recorded] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[tuple[float, Fact]] = deque(maxlen=MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "journal")
         self._database: sqlite3.Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -84,14 +84,13 @@ class Journal:
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(Problem(str(self._path), "", f"the journal cannot be opened: {error}")) from error
 
-    def record(self, recorded: Recorded) -> None:
-        """Keep a fact that is about a message or a session: the verdicts in full only, no other debug facts."""
-        _, fact = recorded
+    def record(self, fact: Fact) -> None:
+        """Keep `fact` if it is about a message or a session: the verdicts in full only, no other debug facts."""
         if not fact.id or self._database is None or fact.event == CHECKED:
             return
         if fact.level == "debug" and fact.event != EXPLAINED:
             return
-        self._waiting.append(recorded)
+        self._waiting.append((self._clock.time(), fact))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH, self._flush_soon)
 
@@ -173,14 +172,14 @@ def _make_schema(database: sqlite3.Connection) -> None:
             database.execute(step)
 
 
-def _rows(facts: Iterable[Recorded]) -> list[Row]:
+def _rows(facts: Iterable[tuple[float, Fact]]) -> list[Row]:
     told: dict[str, list[tuple[float, str, str, Mapping[str, object]]]] = {}
     for time, fact in facts:
         told.setdefault(fact.id, []).append((time, fact.event, fact.level, fact.values))
     return [(some[0][0], id, to_json(some).decode()) for id, some in told.items()]
 
 
-def story(path: Path, id: str) -> Iterator[Recorded]:
+def story(path: Path, id: str) -> Iterator[tuple[float, Fact]]:
     """The facts about one message or session, in order, each with its time. For another process than the relay's.
 
     Raises FileNotFoundError if there is no journal.

@@ -16,7 +16,6 @@ from relay.report.journal import Journal, story
 from tests.support.clock import JumpingClock
 
 DAY = 86400.0
-NOW = JumpingClock().time()
 
 
 async def test_the_story_of_a_message_is_told_in_order(tmp_path: Path) -> None:
@@ -24,10 +23,10 @@ async def test_the_story_of_a_message_is_told_in_order(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db", DAY, clock, pytest.fail)
     await journal.open()
     facts = [Fact("accept.received", "m1", {"to": ["a@b.org"]}), Fact("forward.delivered", "m1", {"reply": "250 ok"})]
-    journal.record((clock.time(), facts[0]))
+    journal.record(facts[0])
     clock.jump(2)
-    journal.record((clock.time(), Fact("accept.received", "m2")))
-    journal.record((clock.time(), facts[1]))
+    journal.record(Fact("accept.received", "m2"))
+    journal.record(facts[1])
     await journal.flush()
     assert [fact for _, fact in story(tmp_path / "j.db", "m1")] == facts
     assert [time - clock.time() for time, _ in story(tmp_path / "j.db", "m1")] == [-2, 0]
@@ -37,7 +36,7 @@ async def test_the_story_of_a_message_is_told_in_order(tmp_path: Path) -> None:
 async def test_what_was_recorded_is_written_at_the_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db", DAY, JumpingClock(), pytest.fail)
     await journal.open()
-    journal.record((NOW, Fact("accept.received", "m1")))
+    journal.record(Fact("accept.received", "m1"))
     await journal.close()
     assert [fact.event for _, fact in story(tmp_path / "j.db", "m1")] == ["accept.received"]
     assert (tmp_path / "j.db").stat().st_mode & 0o077 == 0
@@ -47,7 +46,7 @@ async def test_what_was_recorded_is_written_at_the_end(tmp_path: Path) -> None:
 async def test_facts_about_nobody_and_debug_facts_are_not_kept(tmp_path: Path, fact: Fact) -> None:
     journal = Journal(tmp_path / "j.db", DAY, JumpingClock(), pytest.fail)
     await journal.open()
-    journal.record((NOW, fact))
+    journal.record(fact)
     await journal.close()
     assert list(story(tmp_path / "j.db", fact.id)) == []
 
@@ -56,10 +55,10 @@ async def test_old_facts_go(tmp_path: Path) -> None:
     clock = JumpingClock()
     journal = Journal(tmp_path / "j.db", DAY, clock, pytest.fail)
     await journal.open()
-    journal.record((clock.time(), Fact("accept.received", "old")))
+    journal.record(Fact("accept.received", "old"))
     await journal.flush()
     clock.jump(2 * DAY)
-    journal.record((clock.time(), Fact("accept.received", "new")))
+    journal.record(Fact("accept.received", "new"))
     await journal.close()
     assert [len(list(story(tmp_path / "j.db", id))) for id in ("old", "new")] == [0, 1]
 
@@ -71,7 +70,7 @@ async def test_trouble_is_told_once_and_mail_goes_on(tmp_path: Path) -> None:
     assert journal._database is not None
     journal._database.execute("DROP TABLE told")
     for _ in range(3):
-        journal.record((NOW, Fact("accept.received", "m1")))
+        journal.record(Fact("accept.received", "m1"))
         await journal.flush()
     assert [fact.event for fact in told] == ["report.trouble"]
     await journal.close()
@@ -81,10 +80,10 @@ async def test_a_fact_that_is_no_json_is_told_of_and_what_comes_later_is_kept(tm
     told: list[Fact] = []
     journal = Journal(tmp_path / "j.db", DAY, JumpingClock(), told.append)
     await journal.open()
-    journal.record((NOW, Fact("accept.received", "m1", {"wrong": {("no", "word"): 1}})))
+    journal.record(Fact("accept.received", "m1", {"wrong": {("no", "word"): 1}}))
     await journal.flush()
     assert [(fact.event, fact.values["dropped"]) for fact in told] == [("report.trouble", 1)]
-    journal.record((NOW, Fact("accept.received", "m2")))
+    journal.record(Fact("accept.received", "m2"))
     await journal.close()
     assert [fact.event for _, fact in story(tmp_path / "j.db", "m2")] == ["accept.received"]
 
@@ -103,10 +102,10 @@ async def test_more_old_facts_than_go_at_once_go(tmp_path: Path, monkeypatch: py
     journal = Journal(tmp_path / "j.db", DAY, clock, pytest.fail)
     await journal.open()
     for number in range(5):
-        journal.record((clock.time(), Fact("accept.received", f"old{number}")))
+        journal.record(Fact("accept.received", f"old{number}"))
     await journal.flush()
     clock.jump(2 * DAY)
-    journal.record((clock.time(), Fact("accept.received", "new")))
+    journal.record(Fact("accept.received", "new"))
     await journal.close()
     assert [list(story(tmp_path / "j.db", f"old{number}")) for number in range(5)] == [[]] * 5
     assert len(list(story(tmp_path / "j.db", "new"))) == 1
@@ -118,7 +117,7 @@ async def test_what_several_workers_wrote_is_told_in_order(tmp_path: Path) -> No
     for journal in journals:
         await journal.open()
     for number in range(4):
-        journals[number % 2].record((clock.time(), Fact(f"queue.{number}", "m1", {"text": "\ud800"})))
+        journals[number % 2].record(Fact(f"queue.{number}", "m1", {"text": "\ud800"}))
         clock.jump(0.1)
     for journal in reversed(journals):
         await journal.close()
@@ -135,7 +134,7 @@ async def test_a_new_file_is_opened_by_several_workers_at_once(tmp_path: Path) -
         journals = [Journal(path, DAY, JumpingClock(), pytest.fail) for _ in range(8)]
         await asyncio.gather(*(journal.open() for journal in journals))
         for journal in journals:
-            journal.record((NOW, Fact("accept.received", "m1")))
+            journal.record(Fact("accept.received", "m1"))
             await journal.close()
         assert len(list(story(path, "m1"))) == 8
 
@@ -155,7 +154,7 @@ async def test_a_journal_of_version_1_is_taken_over(tmp_path: Path) -> None:
         database.commit()
     journals = [Journal(path, DAY, JumpingClock(), pytest.fail, sweeps=False) for _ in range(2)]
     await asyncio.gather(*(journal.open() for journal in journals))
-    journals[0].record((NOW, Fact("a.b", "m1")))
+    journals[0].record(Fact("a.b", "m1"))
     for journal in journals:
         await journal.close()
     assert [*story(path, "m1")][:2] == [
@@ -180,8 +179,8 @@ async def test_a_kind_of_fact_is_found_by_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db", DAY, clock, pytest.fail)
     await journal.open()
     for id in ("m1", "m2", "m3"):
-        journal.record((clock.time(), Fact("accept.received", id)))
-        journal.record((clock.time(), Fact(journal_module.EXPLAINED, id, {"n": id}, "debug")))
+        journal.record(Fact("accept.received", id))
+        journal.record(Fact(journal_module.EXPLAINED, id, {"n": id}, "debug"))
         await journal.flush()
         clock.jump(10)
     await journal.close()
